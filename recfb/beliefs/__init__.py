@@ -1,0 +1,1 @@
+"""Models that also know how sure they are."""

@@ -1,0 +1,263 @@
+"""What acts: policies, the models under them, and the worlds they act in.
+
+Rows are learner-major: B/G consecutive rows belong to one of G learners, unless `context.learner`
+says otherwise.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar, runtime_checkable
+
+import torch
+from torch import Generator, Tensor
+
+from recfb.contracts.learning import Component
+from recfb.data.batch import Context, Feedback, Slate
+from recfb.errors import ConfigError, SupportError
+
+if TYPE_CHECKING:
+    from recfb.data.log import Log
+
+State = TypeVar("State")
+Truth = Mapping[str, Tensor]
+"""What only the evaluation sees: (B,) or (B, K) value, examined, p_examine ...; (B, n_items)
+outcomes."""
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Anything with `scores`: a fitted Recommender, a Solver, an adapter. A reward model's scores
+    are E[r | x, a]."""
+
+    def bind(self, log: Log) -> Self: ...
+
+    def scores(self, context: Context) -> Tensor: ...
+
+    def score_of(self, context: Context, item: Tensor) -> Tensor: ...
+
+    def top(self, context: Context, k: int) -> Tensor: ...
+
+
+def sample_cdf(probs: Tensor, generator: Generator) -> Tensor:
+    """One draw a row by inverse CDF, in float64: (B, n) -> (B,). An item of probability 0 is never
+    drawn.
+
+    >>> from recfb.random import stream
+    >>> sample_cdf(torch.tensor([[0.0, 1.0, 0.0]]), stream(0)).tolist()
+    [1]
+    """
+    total = probs.to(torch.float64).cumsum(1)  # (B, n)
+    u = (
+        torch.rand(len(probs), 1, generator=generator, dtype=torch.float64, device=probs.device)
+        * total[:, -1:]
+    )
+    last = (probs > 0).to(torch.int8).cumsum(1).argmax(1)  # (B,) the last item with mass
+    return torch.minimum((u >= total).sum(1), last)
+
+
+def plackett_luce(probs: Tensor, item: Tensor) -> Tensor:
+    """P(items 1..k in this order) when each next item is drawn in proportion to `probs` among those
+    left.
+
+    (B, n), (B, K) -> (B, K), float64; the last column is P(slate). Plackett (1975), Luce (1959).
+
+    >>> plackett_luce(torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([[0, 1]])).tolist()
+    [[0.5, 0.3]]
+    """
+    w = probs.to(torch.float64).gather(1, item)  # (B, K)
+    left = probs.to(torch.float64).sum(1, keepdim=True) - (w.cumsum(1) - w)  # (B, K)
+    return (w / left.clamp(min=torch.finfo(torch.float64).tiny)).cumprod(1)
+
+
+class Policy(Component, ABC):
+    """Context -> distribution over items. G learners side by side: state is (G, ...), `bind`
+    allocates, `reset` fills."""
+
+    vectorised: ClassVar[bool] = (
+        True  # False: one learner an object; simulate loops over replications
+    )
+    privileged: ClassVar[bool] = False  # True: look(world.values(state)) is called before act
+
+    n_items: int
+
+    def bind(self, log: Log) -> Self:
+        self.n_items = log.n_items
+        return super().bind(log)
+
+    @abstractmethod
+    def probs(self, context: Context) -> Tensor:
+        """(B, n_items) float64; rows sum to 1 and are exactly 0 where unavailable."""
+
+    def prob_of(self, context: Context, item: Tensor) -> Tensor:
+        """The probability of given items, shaped like item. Override it for large catalogues."""
+        index = item if item.dim() == 2 else item[:, None]
+        return self.probs(context).gather(1, index).view_as(item)
+
+    def propensities(self, context: Context, item: Tensor) -> Slate:
+        """The exact probabilities of any (B, K) slate, logged ones too. What has no closed form is
+        None."""
+        probs = self.probs(context)
+        prefix = plackett_luce(probs, item)  # (B, K)
+        if item.shape[1] == 1:
+            return Slate(item, propensity=prefix, p_prefix=prefix, p_display=prefix, probs=probs)
+        return Slate(item, p_prefix=prefix, probs=probs)
+
+    def act(self, context: Context, generator: Generator, *, k: int = 1) -> Slate:
+        """Draw a slate, then say how likely it was: inverse CDF for k = 1, Plackett-Luce without
+        replacement above."""
+        probs = self.probs(context)
+        if k == 1:
+            item = sample_cdf(probs, generator)[:, None]  # (B, 1)
+        else:
+            self.check_slate(probs, k)
+            u = torch.rand(
+                probs.shape, generator=generator, dtype=torch.float64, device=probs.device
+            )
+            race = (
+                u.log_().neg_().div_(probs)
+            )  # arrival times Exp(probs); items without mass never arrive
+            item = race.nan_to_num_(nan=torch.inf).topk(k, dim=1, largest=False).indices  # (B, k)
+        prefix = plackett_luce(probs, item)
+        single = prefix if k == 1 else None
+        return Slate(item, propensity=single, p_prefix=prefix, p_display=single, probs=probs)
+
+    def check_slate(self, probs: Tensor, k: int) -> None:
+        """Refuse slates that are longer than what could be shown."""
+        fewest = int((probs > 0).sum(1).min()) if len(probs) else k
+        if fewest < k:
+            raise ConfigError(
+                f"a slate of {k} items was asked of {type(self).__name__}, but a request has only "
+                f"{fewest} items "
+                f"with positive probability. Ask for slate={fewest} or fewer, or give the policy "
+                "exploration."
+            )
+
+    def propensity_mc(
+        self, context: Context, item: Tensor, generator: Generator, draws: int
+    ) -> Tensor:
+        """The share of `draws` in which `act` picks `item` (B,): for policies without a closed
+        form."""
+        hits = torch.zeros(len(item), dtype=torch.float64, device=item.device)
+        for _ in range(draws):
+            hits += self.act(context, generator).item[:, 0] == item
+        return hits / draws
+
+    def update(
+        self, context: Context, slate: Slate, feedback: Feedback, generator: Generator
+    ) -> None:
+        """Learn from the rows that became known this round; NaN rewards are skipped in every
+        statistic."""
+
+    def refit(self, log: Log, fit: Callable[[Log, Any], Any]) -> None:
+        """Train the policy's model on a log; nothing to do without one."""
+        if getattr(self, "model", None) is not None:
+            fit(log, self.model)
+
+
+def uniform_over(context: Context, n_items: int) -> Tensor:
+    """The uniform distribution over each request's available items: (B, n_items) float64."""
+    if context.available is None:
+        return torch.full(
+            (len(context), n_items), 1.0 / n_items, dtype=torch.float64, device=context.user.device
+        )
+    mask = context.available.expand(len(context), -1).to(torch.float64)  # (B, n_items)
+    return mask / mask.sum(1, keepdim=True)
+
+
+def check_probs(probs: Tensor, rows: int, n_items: int, who: str, tolerance: float = 1e-5) -> None:
+    """Refuse rows that are no distribution. The door for what a policy returns to a verb."""
+    if probs.shape != (rows, n_items):
+        raise SupportError(
+            f"{who}.probs returned shape {tuple(probs.shape)}, expected {(rows, n_items)}."
+        )
+    bad = ~torch.isfinite(probs).all(1)
+    if bool(bad.any()):
+        raise SupportError(
+            f"{who}.probs has {int(bad.sum())} rows with NaN or infinity, first row "
+            f"{int(bad.nonzero()[0])}."
+        )
+    bad = (probs < 0).any(1)
+    if bool(bad.any()):
+        raise SupportError(
+            f"{who}.probs has {int(bad.sum())} rows with negative values, first row "
+            f"{int(bad.nonzero()[0])}."
+        )
+    total = probs.sum(1)
+    bad = (total - 1).abs() > tolerance
+    if bool(bad.any()):
+        first = int(bad.nonzero()[0])
+        raise SupportError(
+            f"{who}.probs has {int(bad.sum())} rows that do not sum to 1, first row {first} (sum "
+            f"{float(total[first]):.6g}). "
+            f"Divide by the sum before you return them: probs / probs.sum(1, keepdim=True)."
+        )
+
+
+class World(Component, ABC, Generic[State]):
+    """Population dynamics. A frozen State holds all that changes; draw the same numbers whatever
+    the slate."""
+
+    n_users: int
+    n_items: int
+    vectorised: ClassVar[bool] = False  # True: R worlds on the rows
+
+    @abstractmethod
+    def start(self, generator: Generator, replications: int = 1) -> State:
+        """The first state."""
+
+    @abstractmethod
+    def opening(self, state: State, learners: int, rounds: int) -> Log:
+        """What a platform holds before round 0: sizes, horizon, item features, first clicks."""
+
+    @abstractmethod
+    def observe(self, state: State) -> Context:
+        """The requests of this round; pure."""
+
+    @abstractmethod
+    def respond(self, state: State, slate: Slate, generator: Generator) -> tuple[Feedback, Truth]:
+        """What the platform learns, and the truth apart; both of the state before `step`."""
+
+    @abstractmethod
+    def step(self, state: State, slate: Slate, truth: Truth, generator: Generator) -> State:
+        """The next state. Reads truth["reward"], never the feedback, which wrappers may have
+        hidden."""
+
+    @abstractmethod
+    def values(self, state: State) -> Tensor:
+        """(B, n_items) expected reward; for oracles and probes only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One finished round, as probes see it."""
+
+    time: int
+    context: Context
+    slate: Slate
+    feedback: Feedback
+    truth: Truth
+    policy: Policy
+    world: World[Any]
+    state: Any
+
+
+Probe = Callable[[Round], Mapping[str, Tensor]]
+__all__ = [
+    "Context",
+    "Feedback",
+    "Model",
+    "Policy",
+    "Probe",
+    "Round",
+    "Slate",
+    "State",
+    "Truth",
+    "World",
+    "check_probs",
+    "plackett_luce",
+    "sample_cdf",
+    "uniform_over",
+]

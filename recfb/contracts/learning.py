@@ -1,0 +1,221 @@
+"""What learns: components, samplers, scorers, exposures, objectives and solvers.
+
+One lifecycle: `__init__` takes hyperparameters, `bind(log)` allocates and fills statistics,
+`reset(generator)` draws initial values, `forward` is pure maths. Nothing else has state, and no
+generator is ever stored.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import torch
+from torch import Generator, Tensor, nn
+
+from recfb.contracts.describe import Described
+from recfb.data.batch import Batch, Context
+from recfb.errors import UnboundError
+from recfb.metrics import top_k
+from recfb.random import spawn
+
+if TYPE_CHECKING:
+    from recfb.data.log import Log
+
+Score = Callable[[Tensor, Tensor], Tensor]
+"""`score(user, item)`: (B,), (B,) | (B, C) -> scores shaped like item."""
+
+Pairing = Literal["pairs", "any_negative", "free_negative"]
+"""What a sampler gives: every pair with its label; a click and any item; a click and an item the
+user never clicked."""
+
+
+class _Missing(UnboundError, AttributeError):
+    """An UnboundError that `hasattr` understands."""
+
+
+class Component(Described, nn.Module):
+    """Hyperparameters in `__init__`, shapes and statistics in `bind`, values in `reset`, maths in
+    `forward`.
+
+    Tensors that `bind` allocates are annotated in the class body; reading one earlier raises
+    `UnboundError`.
+    """
+
+    def parts(self) -> Iterator[tuple[str, Component]]:
+        """The components inside this one, also through containers, with their names."""
+        for name, child in self.named_children():
+            if isinstance(child, Component):
+                yield name, child
+            elif isinstance(child, (nn.ModuleDict, nn.ModuleList)):
+                for key, grandchild in child.named_children():
+                    if isinstance(grandchild, Component):
+                        yield f"{name}.{key}", grandchild
+
+    def bind(self, log: Log) -> Self:
+        """Allocate parameters and fill buffers. Training data goes to buffers with
+        `persistent=False`."""
+        for _, part in self.parts():
+            part.bind(log)
+        return self
+
+    def reset(self, generator: Generator) -> None:
+        """Draw initial values. `fit(warm=True)` binds without it."""
+        for name, part in self.parts():
+            part.reset(spawn(generator, name))
+
+    def groups(self) -> Iterator[dict[str, Any]]:
+        """Optimiser groups: {"params", optional "lr", "weight_decay", "clip"}."""
+        own = list(self.parameters(recurse=False))
+        if own:
+            yield {"params": own}
+        for _, part in self.parts():
+            yield from part.groups()
+
+    def penalty(self, batch: Batch) -> Tensor | float:
+        """Added to the loss: L2 on the rows used, a content prior, a covariance."""
+        return sum((part.penalty(batch) for _, part in self.parts()), 0.0)
+
+    def constrain(self) -> None:
+        """Called after every optimiser step, without gradient."""
+        for _, part in self.parts():
+            part.constrain()
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            ours = (base for base in type(self).__mro__ if issubclass(base, Component))
+            if any(name in base.__dict__.get("__annotations__", {}) for base in ours):
+                raise _Missing(
+                    f"{type(self).__name__} has no {name!r} yet: bind(log) allocates it. "
+                    "Fit it with recfb.fit(log, ...), or call .bind(log) and .reset(generator) "
+                    "first."
+                ) from None
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """When we are, and this step's randomness: all that a schedule may look at.
+
+    >>> Step(index=15_000).ramp(30_000)
+    0.5
+    """
+
+    index: int = 0
+    epoch: int = 0
+    total: int = 0
+    generator: Generator | None = None
+
+    def ramp(self, steps: int) -> float:
+        """A linear ramp from 0 to 1 over this many steps."""
+        return min(1.0, self.index / steps) if steps > 0 else 1.0
+
+
+class Scorer(Component):
+    """s(u, i), and through it a model: anything that ranks items for requests."""
+
+    n_users: int
+    n_items: int
+
+    def bind(self, log: Log) -> Self:
+        self.n_users, self.n_items = log.n_users, log.n_items
+        return super().bind(log)
+
+    def forward(self, user: Tensor, item: Tensor, batch: Batch | None = None) -> Tensor:
+        """(B,), (B,) | (B, C) -> scores shaped like item."""
+        raise NotImplementedError
+
+    def ready(self) -> Scorer:
+        """Do once what all calls of one step share, with its graph; default: nothing to share."""
+        return self
+
+    def all(self, user: Tensor, out: Tensor | None = None) -> Tensor:
+        """(B,) -> (B, n_items); `out` is a buffer that may hold the result."""
+        item = torch.arange(self.n_items, device=user.device).expand(len(user), -1)  # (B, n_items)
+        scores: Tensor = self(user, item)
+        return scores
+
+    def scores(self, context: Context) -> Tensor:
+        """(B, n_items), or like `context.candidates`."""
+        if context.candidates is None:
+            return self.all(context.user)
+        scores: Tensor = self(context.user, context.candidates)
+        return scores
+
+    def score_of(self, context: Context, item: Tensor) -> Tensor:
+        """Scores of given items, shaped like item."""
+        scores: Tensor = self(context.user, item)
+        return scores
+
+    @torch.no_grad()
+    def top(self, context: Context, k: int) -> Tensor:
+        """The k best available items of each request, best first: (B, k). Ties are broken by a
+        hash, never by id."""
+        rows = max(64, 8_000_000 // max(1, self.n_items))
+        picks = []
+        buffer: Tensor | None = None
+        for start in range(0, len(context), rows):
+            block = context[start : start + rows]
+            if context.candidates is not None:
+                scores = self.scores(block)
+            else:
+                out = None if buffer is None or len(buffer) != len(block) else buffer
+                scores = buffer = self.all(block.user, out=out)
+            if block.available is not None:
+                scores = scores.masked_fill(~block.available, -torch.inf)
+            pick = top_k(scores, k, block.user)
+            picks.append(pick if block.candidates is None else block.candidates.gather(1, pick))
+        return torch.cat(picks) if picks else torch.empty(0, k, dtype=torch.int64)
+
+
+class Sampler(Component, ABC):
+    """Owns the rows. An epoch is what the sampler says it is; the loader slices `rows`; `forward`
+    makes a Batch."""
+
+    gives: ClassVar[Pairing]
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Rows in one epoch."""
+
+    @abstractmethod
+    def rows(self, generator: Generator) -> Tensor:
+        """(len,) int64, in the order of this epoch: log rows, user ids or pair keys `u * n_items +
+        i`."""
+
+    @abstractmethod
+    def forward(self, rows: Tensor, score: Score, step: Step) -> Batch:
+        """A slice of rows -> a Batch, always without gradient; draws only from `step.generator`."""
+
+
+class Exposure(Component, ABC):
+    """P(feedback observed) of a pair or a row, in (0, 1]. May read logged columns that the scorer
+    never sees."""
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Tensor:
+        """Like `batch.item`."""
+
+
+class Objective(Component, ABC):
+    """A per-row training loss, debiased or not. The caller weighs and reduces."""
+
+    reduction: ClassVar[Literal["mean", "sum"]] = "mean"
+    needs: ClassVar[tuple[Pairing, ...]]
+
+    @abstractmethod
+    def forward(self, score: Score, batch: Batch, step: Step = Step()) -> Tensor:
+        """Losses (B,) or (B, C). One call `score(batch.user, batch.item)` where possible."""
+
+
+class Solver(Scorer):
+    """A scorer that is fitted in closed form or by a kernel of its own. `solve` is called bound and
+    reset."""
+
+    def solve(self, log: Log) -> Self:
+        """Fill the parameters from the log."""
+        raise NotImplementedError

@@ -1,0 +1,105 @@
+"""A log as acting records, block by block, in parts that the data fixes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from recfb.data.batch import Block, Context, Feedback, Slate
+from recfb.random import derive, mix64
+
+if TYPE_CHECKING:
+    from recfb.data.door import Problems
+    from recfb.data.log import Log
+
+PART = 1 << 18
+"""Rows of a part: fixed by the data, never by the number of workers."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows `start` to `stop` of a log in memory. Picklable, so that a worker can be given one."""
+
+    name: str
+    log: Log
+
+    def load(self, problems: Problems) -> Log:
+        """The rows; what is wrong with them is added to `problems`. In memory they are valid."""
+        return self.log
+
+    def record(self, problems: Problems, unit: str | None = None, by: str | None = None) -> Block:
+        """All rows of the part as one Block: slice it for smaller ones."""
+        return record(self.load(problems), self.name, unit, by)
+
+
+def parts_of(log: Log) -> Iterator[Part]:
+    """The parts of a log in memory."""
+    for start in range(0, len(log), PART):
+        rows = log.with_frame(log.frame.slice(start, PART))
+        yield Part(f"{log.name}[{start}:{start + len(rows)}]", rows)
+
+
+def record(rows: Log, name: str, unit: str | None, by: str | None) -> Block:
+    """All rows of a log as one Block: one row a shown item."""
+
+    def optional(column: str) -> Tensor | None:
+        return rows.tensor(column) if column in rows.columns else None
+
+    def slot(column: str) -> Tensor | None:
+        return rows.tensor(column)[:, None] if column in rows.columns else None  # (n, 1)
+
+    time = optional("time")
+    context = Context(
+        user=rows.tensor("user"),
+        time=0 if time is None else time,
+        features=optional("features"),
+        available=_available(rows),
+        history=optional("history"),
+        position=optional("position"),
+    )
+    slate = Slate(
+        rows.tensor("item")[:, None],
+        propensity=slot("propensity"),
+        p_prefix=slot("p_prefix"),
+        p_display=slot("p_display"),
+    )
+    feedback = Feedback(rows.tensor("reward")[:, None])
+    group, labels = _groups(rows, by)
+    return Block(context, slate, feedback, _unit(rows, name, unit), name, group, labels)
+
+
+def _groups(rows: Log, by: str | None) -> tuple[Tensor | None, tuple[str, ...]]:
+    if by is None:
+        return None, ()
+    rows.require(by)
+    text = rows.frame[by].cast(pl.String).fill_null("null")
+    kinds = text.unique().sort()
+    codes = text.cast(pl.Enum(kinds)).to_physical().cast(pl.Int64)
+    return codes.to_torch(), tuple(kinds)
+
+
+def _unit(rows: Log, name: str, unit: str | None) -> Tensor:
+    """The cluster of each row: as asked, else `unit`, `user`, `slate`, else a hash of (part,
+    row)."""
+    if unit is not None:
+        rows.require(unit)
+    for column in (unit,) if unit else ("unit", "user", "slate"):
+        if column in rows.columns:
+            return rows.tensor(column)
+    return mix64(torch.arange(len(rows)) ^ (derive(0, name) >> 1))
+
+
+def _available(rows: Log) -> Tensor | None:
+    if "available" not in rows.columns:
+        return None
+    lists = rows.frame["available"]
+    mask = torch.zeros(len(rows), rows.n_items, dtype=torch.bool)
+    count = lists.list.len().cast(pl.Int64).to_torch()
+    row = torch.repeat_interleave(torch.arange(len(rows)), count)
+    mask[row, lists.explode().drop_nulls().cast(pl.Int64).to_torch()] = True
+    return mask

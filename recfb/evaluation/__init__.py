@@ -1,0 +1,1 @@
+"""The one-pass engine behind `evaluate`."""

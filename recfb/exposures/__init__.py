@@ -1,0 +1,1 @@
+"""P(a pair's feedback is observed)."""

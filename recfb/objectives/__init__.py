@@ -1,0 +1,1 @@
+"""Per-row training losses, debiased or not."""

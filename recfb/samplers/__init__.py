@@ -1,0 +1,1 @@
+"""Which rows are learned from, and with which negatives."""

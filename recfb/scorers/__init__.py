@@ -1,0 +1,1 @@
+"""s(u, i): what a recommender learns."""

@@ -1,0 +1,1 @@
+"""Scorers fitted in closed form or by a kernel of their own."""

@@ -1,0 +1,1 @@
+"""Population dynamics, and the wrappers that hide feedback."""
