@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import polars as pl
+from typing_extensions import TypedDict
 
 Check = tuple[pl.Expr, str, str]
 """(rows that are wrong, what was found, what to type)."""
@@ -86,3 +87,33 @@ COLUMNS: dict[str, Column] = {
 
 ROW_LISTS = ("history", "features")
 """Columns with one fixed width for all rows; stored as pl.Array."""
+
+Source = str | int | float | pl.Expr | None
+"""Where a column comes from: a name, one number for all rows, or a polars expression; None: its own
+name."""
+
+
+class Columns(TypedDict, total=False):
+    """canonical=theirs, for every canonical column."""
+
+    user: Source
+    item: Source
+    reward: Source
+    propensity: Source
+    time: Source
+    position: Source
+    slate: Source
+    unit: Source
+    p_prefix: Source
+    p_display: Source
+    known: Source
+    history: Source
+    features: Source
+    mu: Source
+    duration: Source
+    complaint: Source
+    source: Source
+    available: Source
+    logger: Source
+    replication: Source
+    generation: Source

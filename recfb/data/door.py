@@ -8,12 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from recfb.data.columns import COLUMNS, ROW_LISTS
+from recfb.data.columns import COLUMNS, ROW_LISTS, Source
 from recfb.errors import LogError, nearest
-
-Source = str | int | float | pl.Expr
-"""Where a canonical column comes from: a column's name, one number for all rows, or a polars
-expression."""
 
 
 @dataclass
@@ -46,7 +42,7 @@ class Problems:
 
 
 def sources(
-    names: Sequence[str], mapping: Mapping[str, Source | None], keep: Sequence[str]
+    names: Sequence[str], mapping: Mapping[str, Source], keep: Sequence[str]
 ) -> dict[str, Source]:
     """Which canonical column comes from where. Unnamed columns that carry a canonical name are
     taken as they are."""

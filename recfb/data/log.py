@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from recfb.data import door, split, tables
 from recfb.data.blocks import Part, parts_of
-from recfb.data.columns import COLUMNS
+from recfb.data.columns import COLUMNS, Columns
 from recfb.data.pairs import Pairs
 from recfb.data.product import atomic_folder
 from recfb.data.vocabulary import Vocabulary, identity
@@ -25,6 +26,7 @@ from recfb.errors import LogError
 
 if TYPE_CHECKING:
     from recfb.data.batch import Block
+    from recfb.data.files import ScannedPart
 
 ROW_GROUP = 131_072
 PART_ROWS = 1 << 20
@@ -66,7 +68,6 @@ class Log:
         self._name = name
 
     # ---- making one
-    # -----------------------------------------------------------------------------------------------
 
     @classmethod
     def of(
@@ -78,7 +79,7 @@ class Log:
         n_items: int | None = None,
         keep: Sequence[str] = (),
         meta: Meta | None = None,
-        **columns: door.Source | None,
+        **columns: Unpack[Columns],
     ) -> Log:
         """A log from a polars frame, a dict of columns, or anything with `__arrow_c_stream__`
         (pandas, pyarrow, duckdb).
@@ -109,24 +110,58 @@ class Log:
         return cls(frame, vocabulary, meta)
 
     @classmethod
-    def read(cls, path: str | Path, **options: Any) -> Log:
-        """A log from Parquet, Arrow, CSV or any separated text, a folder of parts, a glob, or a
-        folder `write` made.
+    def read(
+        cls,
+        path: str | Path,
+        *,
+        separator: str | None = None,
+        has_header: bool = True,
+        like: Any = None,
+        n_users: int | None = None,
+        n_items: int | None = None,
+        keep: Sequence[str] = (),
+        meta: Meta | None = None,
+        **columns: Unpack[Columns],
+    ) -> Log:
+        """A log from Parquet, Arrow or separated text; unnamed columns are dropped.
 
-        Takes what `Log.of` takes, and `separator=` and `has_header=` for text; unnamed columns are
-        dropped.
+        Args:
+            path: a file, a folder of Parquet parts, a pattern, or a folder that `write` made.
+            separator: of text; found from the first line unless given, also "::".
+            has_header: without one, columns are named column_0, column_1 and so on.
+            like, n_users, n_items, keep, meta, **columns: as in `Log.of`.
+
+        Raises:
+            LogError: with every problem of the table.
+            PrepareError: a file is missing, cut or damaged.
         """
-        from recfb.data.files import read
+        from recfb.data import files  # builds logs
 
-        return read(path, **options)
+        names = tables.checked_names(columns)
+        how = files.Reading(names, separator, has_header, like, n_users, n_items, keep, meta)
+        return files.read(path, how)
 
     @classmethod
-    def scan(cls, path: str | Path, **options: Any) -> Log:
-        """As `read`, without loading: `evaluate`, `measure` and statistics stream it block by
-        block."""
-        from recfb.data.files import scan
+    def scan(
+        cls,
+        path: str | Path,
+        *,
+        like: Any = None,
+        n_users: int | None = None,
+        n_items: int | None = None,
+        keep: Sequence[str] = (),
+        meta: Meta | None = None,
+        **columns: Unpack[Columns],
+    ) -> Log:
+        """As `read`, but the rows stay in their Parquet files and are streamed part by part.
 
-        return scan(path, **options)
+        The vocabularies are made in a first pass, unless `like`, `n_users` and `n_items` give them.
+        """
+        from recfb.data import files  # builds logs
+
+        names = tables.checked_names(columns)
+        how = files.Reading(names, None, True, like, n_users, n_items, keep, meta)
+        return files.scan(path, how)
 
     @classmethod
     def empty(
@@ -150,7 +185,6 @@ class Log:
         )
 
     # ---- what it holds
-    # --------------------------------------------------------------------------------------------
 
     @property
     def frame(self) -> pl.DataFrame:
@@ -214,22 +248,17 @@ class Log:
     @cached_property
     def clicks(self) -> Pairs:
         """The distinct (user, item) with a positive reward."""
-        return self._pairs(self.frame.filter(pl.col("reward") > 0))
+        return self._pairs(clicked=True)
 
     @cached_property
     def shown(self) -> Pairs:
         """The distinct (user, item) in the log."""
-        return self._pairs(self.frame)
+        return self._pairs(clicked=False)
 
-    def _pairs(self, frame: pl.DataFrame) -> Pairs:
-        user = (
-            tables.series_tensor(frame["user"])
-            if "user" in frame.columns
-            else torch.zeros(frame.height, dtype=torch.int64)
-        )
-        return Pairs(
-            user, tables.series_tensor(frame["item"]), n_users=self.n_users, n_items=self.n_items
-        )
+    def _pairs(self, clicked: bool) -> Pairs:
+        rows = self.filter(pl.col("reward") > 0) if clicked else self
+        user, item = rows.tensor("user"), rows.tensor("item")
+        return Pairs(user, item, n_users=self.n_users, n_items=self.n_items)
 
     @cached_property
     def name(self) -> str:
@@ -244,7 +273,7 @@ class Log:
             state.update(series.rechunk().hash().to_numpy().tobytes())
         return state.hexdigest()
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[Part | ScannedPart]:
         """The log in parts of 2^18 rows, which the data fixes: the unit of work of `evaluate`."""
         return parts_of(self)
 
@@ -272,7 +301,6 @@ class Log:
         )
 
     # ---- new logs from old ones
-    # -----------------------------------------------------------------------------------
 
     def with_frame(self, frame: pl.DataFrame, meta: Meta | None = None) -> Log:
         """The same vocabularies over other rows that are valid and dense already."""

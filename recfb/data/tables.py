@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 from torch import Tensor
 
 from recfb.data import door
-from recfb.data.columns import COLUMNS
+from recfb.data.columns import COLUMNS, Source
 from recfb.data.vocabulary import Vocabulary, distinct, encode, identity
 from recfb.errors import LogError, nearest
 
@@ -36,7 +37,7 @@ def to_frame(data: Any) -> pl.DataFrame:
         raise LogError(f"the data is no table of equal columns: {error}") from None
 
 
-def checked_names(columns: dict[str, door.Source | None]) -> dict[str, door.Source | None]:
+def checked_names(columns: Mapping[str, Any]) -> Mapping[str, Source]:
     """Refuse a keyword that is no canonical column."""
     for name in columns:
         if name not in COLUMNS:
