@@ -62,8 +62,9 @@ def encode(ids: pl.Series, known: pl.DataFrame, side: str) -> pl.Series:
         return pl.Series(side, [None] * len(ids), dtype=pl.Int32)
     if ids.dtype.is_integer() and vocabulary.dtype.is_integer():
         if is_identity(known):
-            inside = ids.is_between(0, len(vocabulary) - 1).fill_null(False)
-            return ids.set(~inside, None).cast(pl.Int32).alias(side)
+            wide = ids.cast(pl.Int64, strict=False)
+            inside = wide.is_between(0, len(vocabulary) - 1).fill_null(False)
+            return wide.set(~inside, None).cast(pl.Int32).alias(side)
         ids = ids.cast(vocabulary.dtype, strict=False)
     if ids.dtype != vocabulary.dtype:
         raise LogError(
