@@ -1,24 +1,35 @@
-"""Objects from plain data: {"class_path", "init_args"} under an allowlist, and plain data from objects.
+"""Objects from plain data: {"class_path", "init_args"} under an allowlist.
 
-Class paths resolve only inside recfb, torch.optim, Lightning's callbacks and loggers, and modules the user
-names; nothing else is even imported.
+Class paths resolve only inside recfb, torch.optim, Lightning's callbacks and loggers, and modules
+the user names; nothing else is even imported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+import re
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import Any, TypeVar
 
-from recfb.errors import ConfigError
+from recfb.errors import ConfigError, nearest
 
 T = TypeVar("T")
-ROOMS = ("beliefs", "exposures", "objectives", "policies", "samplers", "scorers", "solvers", "worlds")
+ROOMS = (
+    "beliefs",
+    "exposures",
+    "objectives",
+    "policies",
+    "samplers",
+    "scorers",
+    "solvers",
+    "worlds",
+)
 ALLOWED = ("recfb", "torch.optim", "pytorch_lightning.callbacks", "pytorch_lightning.loggers")
 
 
 def allow(modules: Sequence[str] = ()) -> None:
-    """Set which import paths a configuration may name: the allowlist and these modules."""
+    """Set which import paths a configuration may name, and make every room known by short names."""
     from jsonargparse import set_parsing_settings
 
     set_parsing_settings(
@@ -26,37 +37,89 @@ def allow(modules: Sequence[str] = ()) -> None:
         import_path_allowlist=[*ALLOWED, *modules],
         instantiate_subclass_spec_in_any=False,
     )
+    for room in ROOMS:
+        import_module(f"recfb.{room}")
 
 
 def build(kind: type[T], data: Any, modules: Sequence[str] = ()) -> T:
-    """An object of a class from plain data, types checked.
+    """An object of a class from plain data, its types checked.
 
     >>> from recfb.contracts import Policy
     >>> build(Policy, {"class_path": "Uniform"})
     Uniform()
 
     Raises:
-        ConfigError: a class outside the allowlist, an unknown key or a wrong type; with the nearest valid name.
+        ConfigError: a class outside the allowlist, an unknown key or a wrong value, with what is
+            allowed and the nearest valid name.
     """
     from jsonargparse import ArgumentError, ArgumentParser
 
     allow(modules)
-    for room in ROOMS:
-        import_module(f"recfb.{room}")
+    refuse_smuggling(data)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--object", type=kind)
     try:
-        made = parser.instantiate_classes(parser.parse_object({"object": data})).object
+        made = parser.instantiate(parser.parse_object({"object": data})).object
     except ArgumentError as error:
         raise ConfigError(explain(str(error))) from None
-    if not isinstance(made, kind):
-        raise ConfigError(f"expected a {kind.__name__} as class_path and init_args, found {data!r}.")
-    return made
+    if isinstance(kind, type) and not isinstance(made, kind):
+        raise ConfigError(f"expected a {kind.__name__}: class_path and init_args; found {data!r}.")
+    return made  # type: ignore[no-any-return]
 
 
-def explain(message: str) -> str:
-    """A parser's message in at most three lines, with the nearest valid name for an unknown key."""
+def refuse_smuggling(data: Any) -> None:
+    """Refuse `dict_kwargs`, which would hand unchecked arguments to a constructor."""
+    if isinstance(data, dict):
+        if "dict_kwargs" in data:
+            raise ConfigError("'dict_kwargs' is not allowed. Name the parameters under init_args.")
+        for value in data.values():
+            refuse_smuggling(value)
+    elif isinstance(data, list):
+        for value in data:
+            refuse_smuggling(value)
+
+
+def explain(message: str, options: Iterable[str] = ()) -> str:
+    """A parser's message in at most three lines: where, what was found, what is allowed."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return "\n".join(lines[:3])
+    text = "\n".join(lines)
+    classes = re.findall(r"Problem with given class_path '([^']+)'", text)
+    where = classes[-1] if classes else ""
+    if found := re.search(r"Importing '([^']+)' is not allowed", text):
+        module = found[1].rpartition(".")[0]
+        return (
+            f"{found[1]} is outside what a configuration may name, so it was not imported.\n"
+            f"Allowed are {', '.join(ALLOWED)}.\n"
+            f"If you trust it, allow its module: --import {module}"
+        )
+    if found := re.search(r"Option '([^']+)' is not accepted|Unrecognized arguments: (\S+)", text):
+        key = (found[1] or found[2]).lstrip("-").partition("=")[0]
+        known = _parameters(where) if where else sorted(options)
+        subject = where or "This command"
+        return f"{subject} has no {key!r}.\nIt takes {', '.join(known)}.{nearest(key, known)}"
+    if found := re.search(r"module '([^']+)' has no attribute '([^']+)'", text):
+        known = _public(found[1])
+        hint = nearest(found[2], known)
+        return f"{found[1]} has no {found[2]!r}.\nIt has {', '.join(known)}.{hint}"
+    if found := re.search(r"Expected a dot import path string: (\S+)", text):
+        known = [name for room in ROOMS for name in _public(f"recfb.{room}")]
+        return (
+            f"recfb has no class {found[1]!r}.{nearest(found[1], known)}\n"
+            f"`recfb list` shows them; a class of your own is named by its full path, module.Class."
+        )
+    kept = [line for line in lines if not line.startswith(("Problem with", "- ", "Subclass types"))]
+    keys = re.findall(r'Parser key "([^"]+)"', text)
+    at = ".".join(part for part in (where, keys[-1] if keys else "") if part and part != "object")
+    what = " ".join(line for line in kept if not line.startswith("Parser key"))
+    what = what.replace("<class '", "").replace("'>", "").replace("typing.", "")
+    return f"{at}: {what}" if at else what
 
 
+def _parameters(class_path: str) -> list[str]:
+    module, _, name = class_path.rpartition(".")
+    cls = getattr(import_module(module), name)
+    return [key for key in inspect.signature(cls.__init__).parameters if key != "self"]
+
+
+def _public(module: str) -> list[str]:
+    return list(getattr(import_module(module), "__all__", []))

@@ -1,4 +1,5 @@
-"""Data sets and simulators by name: from ./, $RECFB_PATH, entry points, the wheel and the checkout."""
+"""Data sets and simulators by name: from ./, $RECFB_PATH, entry points, the wheel and the
+checkout."""
 
 from __future__ import annotations
 
@@ -48,11 +49,15 @@ def pages(kind: Kind) -> dict[str, Path]:
 def page_of(kind: Kind, name: str) -> tuple[Path, str]:
     """The page of `name` and the variant after its first slash."""
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"{name!r} is no name of a shelf; names look like 'open_bandit/all/random'.")
+        raise ConfigError(
+            f"{name!r} is no name of a shelf; names look like 'open_bandit/all/random'."
+        )
     known = pages(kind)
     first, _, variant = name.partition("/")
     if first not in known:
-        raise ConfigError(f"there is no {kind[:-1]} {first!r}; there are {list(known)}.{nearest(first, known)}")
+        raise ConfigError(
+            f"there is no {kind[:-1]} {first!r}; there are {list(known)}.{nearest(first, known)}"
+        )
     return known[first], variant
 
 
@@ -64,7 +69,8 @@ def home() -> Path:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named data set: its card (the recipe), its logs and its reference policies, each read when asked for."""
+    """A named data set: its card (the recipe), its logs and its reference policies, each read when
+    asked for."""
 
     name: str
     card: Recipe
@@ -94,7 +100,10 @@ class Dataset:
     def policies(self) -> dict[str, Policy]:
         """The reference policies of the recipe, bound to the log's sizes."""
         shape = Log.empty(0, 0, vocabulary=self.log.vocabulary)
-        return {name: build(Policy, self._fill(page)).bind(shape) for name, page in self.card.policies.items()}
+        return {
+            name: build(Policy, self._fill(page)).bind(shape)
+            for name, page in self.card.policies.items()
+        }
 
     def _fill(self, value: Any) -> Any:
         """Replace {package, path, key} by what the file says under that key."""
@@ -137,7 +146,11 @@ def prepare(name: str, source: str | Path) -> Path:
     folder = Path(source).expanduser()
     if not folder.is_dir():
         raise PrepareError(f"{folder} is no folder. {found.card.own_copy or ''}".rstrip())
-    logs = {part: found.card.read(part, folder) for part in found.card.files if part in ("log", "train", "test")}
+    logs = {
+        part: found.card.read(part, folder)
+        for part in found.card.files
+        if part in ("log", "train", "test")
+    }
     some = next(iter(logs.values()))
     counts = {"rows": sum(map(len, logs.values())), "users": some.n_users, "items": some.n_items}
     found.card.check({**counts, **{part: len(log) for part, log in logs.items()}})
@@ -153,4 +166,5 @@ def simulator(name: str) -> Simulator:
     page, variant = page_of("simulators", name)
     if variant:
         raise ConfigError(f"simulators have no variants; there are {list(pages('simulators'))}.")
-    return build(Simulator, {"class_path": "recfb.simulate.Simulator", "init_args": read_yaml(page)})
+    page_data = {"class_path": "recfb.simulate.Simulator", "init_args": read_yaml(page)}
+    return build(Simulator, page_data)

@@ -36,7 +36,8 @@ def small_log() -> Log:
 
 @pytest.fixture
 def checkerboard() -> Log:
-    """24 users x 24 items: even users clicked even items, odd users odd ones; some cells are held out."""
+    """24 users x 24 items: even users clicked even items, odd users odd ones; some cells are held
+    out."""
     user, item = torch.meshgrid(torch.arange(24), torch.arange(24), indexing="ij")
     same = (user % 2) == (item % 2)
     held_out = (user * 7 + item * 3) % 5 == 0

@@ -6,7 +6,8 @@ from recfb.random import derive, mix64, spawn, splitmix64, stream
 
 
 def test_splitmix64_reference_sequence() -> None:
-    """The first outputs of the reference generator seeded with 0: state advances by the golden gamma."""
+    """The first outputs of the reference generator seeded with 0: state advances by the golden
+    gamma."""
     gamma = 0x9E3779B97F4A7C15
     states = [(k * gamma) & (2**64 - 1) for k in range(3)]
     assert [splitmix64(s) for s in states] == [

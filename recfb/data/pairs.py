@@ -47,6 +47,13 @@ class Pairs(nn.Module):
     def __len__(self) -> int:
         return len(self.key)
 
+    def __copy__(self) -> Pairs:
+        """The same tensors in a module of its own: moving one to a device leaves the other."""
+        twin = self.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._buffers = dict(self._buffers)
+        return twin
+
     @property
     def user(self) -> Tensor:
         """The user of each pair: (P,)."""

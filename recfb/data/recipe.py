@@ -1,4 +1,5 @@
-"""Recipes: a YAML page that says where a data set's files are, what they must contain, and whose they are."""
+"""Recipes: a YAML page that says where a data set's files are, what they must contain, and whose
+they are."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> Any:
-    """Plain data from a YAML file; ConfigError where it is not YAML, PrepareError where it is not there."""
+    """Plain data from a YAML file; ConfigError where it is not YAML, PrepareError where it is not
+    there."""
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except ConfigError as error:
@@ -51,7 +53,8 @@ def read_yaml(path: Path) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file of a recipe: beside the recipe, in an installed package, or in the user's own copy."""
+    """One file of a recipe: beside the recipe, in an installed package, or in the user's own
+    copy."""
 
     path: str
     sha256: str | None = None
@@ -64,13 +67,16 @@ class File:
         root = package_folder(self.package) if self.package else folder
         found = (root / self.path).resolve()
         if not found.is_relative_to(root.resolve()):
-            raise ConfigError(f"{self.path!r} leaves {root}. A recipe names files inside its folder.")
+            raise ConfigError(
+                f"{self.path!r} leaves {root}. A recipe names files inside its folder."
+            )
         if not found.is_file():
             where = f"the installed package {self.package}" if self.package else str(root)
             raise PrepareError(f"{where} has no file {self.path}.")
         if self.sha256 and sha256(found) != self.sha256:
             raise PrepareError(
-                f"{found} is not the file of the recipe: its SHA-256 differs from {self.sha256[:12]}... "
+                f"{found} is not the file of the recipe: its SHA-256 differs from "
+                f"{self.sha256[:12]}... "
                 f"Install the version the recipe names, or correct the recipe."
             )
         return found
@@ -104,17 +110,25 @@ class Recipe:
 
     def _table(self, file: File, folder: Path) -> Log:
         path = file.find(folder)
-        options: dict[str, Any] = {"n_users": self.n_users, "n_items": self.n_items, "meta": self.meta}
+        options: dict[str, Any] = {
+            "n_users": self.n_users,
+            "n_items": self.n_items,
+            "meta": self.meta,
+        }
         if file.layout == "matrix":
             return Log.of(matrix_rows(path), **options)
         return Log.read(path, **options, **self.columns)
 
     def check(self, found: Mapping[str, int]) -> None:
         """Compare what was prepared with the recipe's counts."""
-        odd = {name: found.get(name) for name, count in self.counts.items() if found.get(name) != count}
+        odd = {
+            name: found.get(name) for name, count in self.counts.items() if found.get(name) != count
+        }
         if odd:
             expected = {name: self.counts[name] for name in odd}
-            raise PrepareError(f"the files hold {odd}, but the recipe counts {expected}: other files?")
+            raise PrepareError(
+                f"the files hold {odd}, but the recipe counts {expected}: other files?"
+            )
 
 
 def matrix_rows(path: Path) -> pl.DataFrame:
@@ -143,12 +157,20 @@ def recipe_of(page: Any, variant: str, where: Path) -> Recipe:
     variants = page.pop("variants", {})
     if variant:
         if variant not in variants:
-            raise ConfigError(f"{where} has no variant {variant!r}; it has {list(variants)}.{nearest(variant, variants)}")
+            raise ConfigError(
+                f"{where} has no variant {variant!r}; it has "
+                f"{list(variants)}.{nearest(variant, variants)}"
+            )
         chosen = variants[variant]
         page = {**page, **chosen, "meta": {**page.get("meta", {}), **chosen.get("meta", {})}}
     elif variants and "files" not in page:
-        raise ConfigError(f"choose a variant of {where.parent.name}: {[f'{where.parent.name}/{v}' for v in variants]}")
-    page["files"] = {name: strict(File, file, where) for name, file in page.get("files", {}).items()}
+        raise ConfigError(
+            f"choose a variant of {where.parent.name}: "
+            f"{[f'{where.parent.name}/{v}' for v in variants]}"
+        )
+    page["files"] = {
+        name: strict(File, file, where) for name, file in page.get("files", {}).items()
+    }
     meta = dict(page.get("meta", {}))
     if "reward_range" in meta:
         meta["reward_range"] = tuple(meta["reward_range"])
@@ -156,7 +178,10 @@ def recipe_of(page: Any, variant: str, where: Path) -> Recipe:
     recipe = strict(Recipe, page, where)
     odd = sorted(set(recipe.files) - {"log", "train", "test", "items", "users"})
     if odd or not {"log", "train"} & set(recipe.files):
-        raise ConfigError(f"{where}: files are named log, or train and test, and items, users; found {list(recipe.files)}.")
+        raise ConfigError(
+            f"{where}: files are named log, or train and test, and items, users; found "
+            f"{list(recipe.files)}."
+        )
     return recipe
 
 
@@ -167,10 +192,10 @@ def strict(kind: type[Any], data: Any, where: Path) -> Any:
         raise ConfigError(f"{where}: expected the keys {known}, found {data!r}.")
     for key in data:
         if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}; there are {known}.{nearest(str(key), known)}")
+            raise ConfigError(
+                f"{where}: unknown key {key!r}; there are {known}.{nearest(str(key), known)}"
+            )
     try:
         return kind(**data)
     except TypeError as error:
         raise ConfigError(f"{where}: {str(error).replace('.__init__()', '')}.") from None
-
-

@@ -84,7 +84,9 @@ def test_text_keeps_ids_as_they_stand(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("separator", ["\t", "::", ";", "|"])
 def test_separators_are_found(tmp_path: Path, separator: str) -> None:
-    lines = "\n".join(separator.join(row) for row in (["1", "22", "5", "99"], ["2", "33", "3", "98"]))
+    lines = "\n".join(
+        separator.join(row) for row in (["1", "22", "5", "99"], ["2", "33", "3", "98"])
+    )
     log = Log.read(
         text(tmp_path, lines, "ratings.dat"),
         has_header=False,
@@ -121,7 +123,9 @@ def test_parts_with_other_types_are_refused(rows: pl.DataFrame, tmp_path: Path) 
 
 def test_problems_of_a_scan_are_summed_over_the_pass(tmp_path: Path) -> None:
     for k in range(2):
-        frame = pl.DataFrame({"item": [0, 1, 2], "reward": [1.0, 0.0, 1.0], "propensity": [0.5, 2.0, 0.0]})
+        frame = pl.DataFrame(
+            {"item": [0, 1, 2], "reward": [1.0, 0.0, 1.0], "propensity": [0.5, 2.0, 0.0]}
+        )
         frame.write_parquet(tmp_path / f"{k}.parquet")
     log = Log.scan(tmp_path)
     seen = 0
@@ -144,7 +148,10 @@ def test_a_product_is_whole_or_absent(tmp_path: Path) -> None:
 def test_an_existing_product_is_not_overwritten(tmp_path: Path) -> None:
     with atomic_folder(tmp_path / "model") as folder:
         (folder / "weights").write_text("one")
-    with pytest.raises(PrepareError, match="exists already"), atomic_folder(tmp_path / "model") as folder:
+    with (
+        pytest.raises(PrepareError, match="exists already"),
+        atomic_folder(tmp_path / "model") as folder,
+    ):
         (folder / "weights").write_text("two")
     assert (tmp_path / "model" / "weights").read_text() == "one"
     with atomic_folder(tmp_path / "model", replace=True) as folder:

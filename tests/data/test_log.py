@@ -208,7 +208,9 @@ def test_unit_is_as_asked_then_unit_then_user_then_slate_then_the_row() -> None:
 
 
 def test_by_gives_codes_and_labels() -> None:
-    log = Log.of({"item": [0, 1, 2], "reward": [1, 0, 1], "day": ["tue", "mon", "tue"]}, keep=["day"])
+    log = Log.of(
+        {"item": [0, 1, 2], "reward": [1, 0, 1], "day": ["tue", "mon", "tue"]}, keep=["day"]
+    )
     block = next(log.blocks(by="day"))
     assert block.labels == ("mon", "tue")
     assert block.by is not None

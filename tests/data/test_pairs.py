@@ -20,7 +20,10 @@ def test_has_and_label(pairs: Pairs) -> None:
     expected = torch.zeros(18, dtype=torch.bool)
     expected[[0, 1, 2, 6, 7, 8, 10, 11]] = True
     assert torch.equal(pairs.has(everything), expected)
-    assert pairs.label(torch.tensor([0, 1]), torch.tensor([[2, 3], [4, 3]])).tolist() == [[1, 0], [1, 0]]
+    assert pairs.label(torch.tensor([0, 1]), torch.tensor([[2, 3], [4, 3]])).tolist() == [
+        [1, 0],
+        [1, 0],
+    ]
 
 
 def test_nth_free_lists_the_complement(pairs: Pairs) -> None:

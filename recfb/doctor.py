@@ -1,0 +1,210 @@
+"""What a table holds, which columns to map, and what can be done with it: the sheet `recfb doctor`
+prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+from recfb.data import files, text
+from recfb.data.columns import COLUMNS
+from recfb.data.log import Log
+
+WORDS: dict[str, tuple[str, ...]] = {
+    "user": (
+        "user_id",
+        "userid",
+        "uid",
+        "member",
+        "member_id",
+        "customer",
+        "customer_id",
+        "visitor",
+        "account",
+    ),
+    "item": (
+        "item_id",
+        "itemid",
+        "iid",
+        "sku",
+        "product",
+        "product_id",
+        "movie",
+        "video",
+        "action",
+        "arm",
+        "article",
+    ),
+    "reward": (
+        "click",
+        "clicked",
+        "clicks",
+        "label",
+        "rating",
+        "purchase",
+        "converted",
+        "outcome",
+        "target",
+    ),
+    "propensity": (
+        "pscore",
+        "propensity_score",
+        "prob",
+        "probability",
+        "action_prob",
+        "p_logged",
+        "logging_prob",
+    ),
+    "time": ("timestamp", "ts", "datetime", "date", "event_time", "created_at", "round"),
+    "position": ("rank", "pos", "slot", "place"),
+    "slate": ("request_id", "impression_id", "slate_id", "session_id", "query_id"),
+    "duration": ("video_duration", "length"),
+}
+"""Names under which people keep the canonical columns."""
+
+EPOCH_SECONDS, EPOCH_MICROS = 10**9, 10**14
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """Lines of (what, found), and the line to type next."""
+
+    lines: tuple[tuple[str, str], ...]
+    advice: tuple[str, ...]
+
+    def __str__(self) -> str:
+        width = max(len(what) for what, _ in self.lines)
+        body = [f"{what:<{width}}  {found}" for what, found in self.lines]
+        return "\n".join([*body, *(["", *self.advice] if self.advice else [])])
+
+
+def suggest(names: list[str], given: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Which column is probably which: canonical=theirs.
+
+    >>> suggest(["member", "sku", "clicked", "price"])
+    {'user': 'member', 'item': 'sku', 'reward': 'clicked'}
+    """
+    chosen = dict(given or {})
+    for canonical in COLUMNS:
+        if canonical in chosen:
+            continue
+        free = [name for name in names if name not in chosen.values()]
+        words = (canonical, *WORDS.get(canonical, ()))
+        match = next((name for word in words for name in free if name.lower() == word), None)
+        if match is not None:
+            chosen[canonical] = match
+    return {name: chosen[name] for name in COLUMNS if name in chosen}
+
+
+def examine(path: str | Path, columns: Mapping[str, str]) -> Sheet:
+    """Look at a file as a log: with the given mapping and what the other columns' names suggest."""
+    first = files.files_of(path)[0]
+    if files.suffix(first) in (*files.PARQUET, *files.ARROW):
+        raw = files.open_columns(first).head(5).collect()
+    else:
+        raw = text.read(first, None, True).head(5)
+    chosen = suggest(raw.columns, columns)
+    missing = [name for name in ("item", "reward") if name not in chosen]
+    if missing:
+        columns_line = ("columns", ", ".join(f"{name} ({raw[name].dtype})" for name in raw.columns))
+        return Sheet((columns_line,), tuple(_which(missing, str(path))))
+    log = Log.read(path, **chosen)  # type: ignore[arg-type]
+    mapped = " ".join(f"--{name} {theirs}" for name, theirs in chosen.items() if name != theirs)
+    advice = [f"Read it so:  Log.read({str(path)!r}{_arguments(chosen)})"]
+    if mapped:
+        advice.append(f"or:          recfb ... {path} {mapped}")
+    unused = [name for name in raw.columns if name not in chosen.values()]
+    if unused:
+        advice.append(f"Not used: {', '.join(unused[:12])}{' ...' if len(unused) > 12 else ''}")
+    sheet = describe_log(log)
+    return Sheet(sheet.lines, (*advice, *sheet.advice))
+
+
+def _arguments(chosen: Mapping[str, str]) -> str:
+    return "".join(f", {name}={theirs!r}" for name, theirs in chosen.items() if name != theirs)
+
+
+def _which(missing: list[str], path: str) -> Iterator[str]:
+    for name in missing:
+        yield f"No column looks like {name!r} ({COLUMNS[name].meaning})."
+        yield f"Name it:  recfb doctor {path} --{name} COLUMN"
+    if "reward" in missing:
+        yield "If every row is a click:  --reward 1"
+
+
+def describe_log(log: Log) -> Sheet:
+    """Users, items, density, dates, rewards and propensities of a log, and what it can be used
+    for."""
+    frame, n = log.frame, len(log)
+    lines = [("rows", f"{n:,}")]
+    if "user" in log.columns:
+        lines.append(("users", f"{log.n_users:,}"))
+    lines.append(("items", f"{log.n_items:,} ({frame['item'].n_unique():,} shown)"))
+    if n == 0:
+        return Sheet(tuple(lines), ("The log has no rows.",))
+    if "user" in log.columns:
+        pairs, cells = len(log.shown), log.n_users * log.n_items
+        lines.append(
+            (
+                "density",
+                f"{pairs / cells:.3%} of user-item pairs, {n / log.n_users:.1f} rows a user",
+            )
+        )
+    if "time" in log.columns:
+        lines.append(("time", _span(frame["time"])))
+    lines.append(("rewards", _rewards(frame["reward"])))
+    if "position" in log.columns:
+        lines.append(("positions", f"1 to {frame['position'].max()}"))
+    lines.append(("propensities", _propensities(log)))
+    return Sheet(tuple(lines), tuple(_advice(log)))
+
+
+def _span(time: pl.Series) -> str:
+    low, high = int(time.min()), int(time.max())  # type: ignore[arg-type]
+    if low >= EPOCH_MICROS:
+        first, last = (datetime.fromtimestamp(t / 1e6, UTC).date() for t in (low, high))
+        return f"{first} to {last}"
+    if low >= EPOCH_SECONDS:
+        first, last = (datetime.fromtimestamp(t, UTC).date() for t in (low, high))
+        return f"{first} to {last}, if these are seconds"
+    return f"{low:,} to {high:,}"
+
+
+def _rewards(reward: pl.Series) -> str:
+    known = reward.drop_nulls()
+    hidden = f", {reward.null_count():,} never revealed" if reward.null_count() else ""
+    if not len(known):
+        return f"none revealed{hidden}"
+    kinds = known.value_counts(sort=True)
+    if kinds.height <= 12:
+        shown = ", ".join(
+            f"{value:g}: {count / len(reward):.1%}" for value, count in kinds.sort("reward").rows()
+        )
+        return f"{shown}{hidden}"
+    low, high, mean = (float(x) for x in (known.min(), known.max(), known.mean()))  # type: ignore[arg-type]
+    return f"{low:g} to {high:g}, mean {mean:.4g}{hidden}"
+
+
+def _propensities(log: Log) -> str:
+    if "propensity" not in log.columns:
+        return "not logged"
+    p = log.frame["propensity"]
+    absent = f", {p.null_count():,} rows without" if p.null_count() else ""
+    weight = float((1 / p).max())  # type: ignore[arg-type]
+    return f"{p.min():.3g} to {p.max():.3g}, largest weight {weight:,.0f}{absent}"
+
+
+def _advice(log: Log) -> Iterator[str]:
+    if "propensity" not in log.columns:
+        yield "Without propensities, only a model (DM) or replay of a uniform logger can evaluate."
+        yield "Log the probability of each shown item when it is chosen: docs/logging.md."
+    if "user" not in log.columns:
+        yield "Without users there is nothing to fit; policies can be evaluated."
+    elif "time" not in log.columns:
+        yield "Without times, split by user; where there are times, a cut in time is the test."
+    if log.meta.task != "clicks" and log.frame["reward"].drop_nulls().n_unique() > 2:
+        yield "Ratings become clicks with log.binarise(at=...), or --binarise on the command line."
