@@ -83,6 +83,16 @@ class Pairs(nn.Module):
         owner = user[:, None] if item.dim() > user.dim() else user
         return self.has(owner * self.n_items + item).to(torch.float32)
 
+    def mask(self, user: Tensor) -> Tensor:
+        """Which items each user has: (B,) -> (B, n_items) bool. Costs the pairs, not the cells."""
+        mask = torch.zeros(len(user), self.n_items, dtype=torch.bool, device=user.device)
+        count = self.per_user[user]  # (B,)
+        row = torch.repeat_interleave(torch.arange(len(user), device=user.device), count)  # (R,)
+        start = self.offset[user] - (count.cumsum(0) - count)  # (B,)
+        place = start[row] + torch.arange(len(row), device=user.device)  # (R,)
+        mask[row, self.item[place]] = True
+        return mask
+
     def index(self) -> Pairs:
         """Build the bitmap that makes `has` and `negatives` fast; skipped where it would be too
         large."""

@@ -73,7 +73,7 @@ class File:
         if not found.is_file():
             where = f"the installed package {self.package}" if self.package else str(root)
             raise PrepareError(f"{where} has no file {self.path}.")
-        if self.sha256 and sha256(found) != self.sha256:
+        if self.sha256 is not None and sha256(found) != self.sha256:
             raise PrepareError(
                 f"{found} is not the file of the recipe: its SHA-256 differs from "
                 f"{self.sha256[:12]}... "

@@ -1,0 +1,158 @@
+"""What the verbs share: parsing, reading logs, run folders and tables on the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+from jsonargparse import SUPPRESS as HIDDEN
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from recfb.config import allow, explain
+from recfb.data.columns import COLUMNS
+from recfb.data.log import Log
+from recfb.data.product import atomic_folder
+from recfb.errors import ConfigError, PrepareError
+from recfb.shelf import dataset, pages
+
+SHOWN = ("user", "item", "reward", "propensity", "time", "position")
+"""Canonical columns whose options are shown in the help; the others work too."""
+
+
+def parser_of(verb: str, about: str, modules: Sequence[str] = ()) -> ArgumentParser:
+    """A parser for a verb; class names in its values resolve under the allowlist."""
+    allow(modules)
+    return ArgumentParser(prog=f"recfb {verb}", description=about, exit_on_error=False)
+
+
+def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
+    """Parse, or refuse with the nearest valid name in at most three lines."""
+    try:
+        return parser.parse_args(list(argv))
+    except ArgumentError as error:
+        names = [name for action in parser._actions for name in action.option_strings]
+        raise ConfigError(explain(str(error), [n.lstrip("-") for n in names])) from None
+
+
+def add_log(parser: ArgumentParser, name: str = "log") -> None:
+    """The positional log and the options that map its columns."""
+    parser.add_argument(name, type=str, help="a file, a folder, or the name of a data set")
+    add_columns(parser)
+
+
+def add_columns(parser: ArgumentParser) -> None:
+    """--user, --item and so on: the names that your file has for recfb's columns."""
+    group = parser.add_argument_group("columns of your file")
+    for column, spec in COLUMNS.items():
+        shown = f"column with: {spec.meaning}" if column in SHOWN else HIDDEN
+        group.add_argument(f"--{column}", type=str | None, metavar="COLUMN", help=shown)
+    about = "rewards of at least this are clicks"
+    group.add_argument("--binarise", type=float | None, metavar="AT", help=about)
+
+
+def mapping_of(cfg: Namespace) -> dict[str, Any]:
+    """canonical=theirs as typed; a number stands for all rows."""
+    chosen = {name: cfg.get(name) for name in COLUMNS if cfg.get(name) is not None}
+    return {name: _number(text) for name, text in chosen.items()}
+
+
+def _number(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def read_log(name: str, cfg: Namespace | None = None, *, scan: bool = False) -> Log:
+    """A log by path or by name; NAME:train and NAME:test are the halves of a data set."""
+    columns = mapping_of(cfg) if cfg is not None else {}
+    at = cfg.get("binarise") if cfg is not None else None
+    if Path(name).expanduser().exists() or any(mark in name for mark in "*?["):
+        log = Log.scan(name, **columns) if scan else Log.read(name, **columns)
+    else:
+        first, _, half = name.partition(":")
+        if first.partition("/")[0] not in pages("datasets"):
+            raise PrepareError(
+                f"{name} is neither a file nor a data set. The data sets are "
+                f"{', '.join(pages('datasets'))}; a file is named by its path."
+            )
+        if half not in ("", "train", "test"):
+            raise ConfigError(
+                f"{name}: the halves of a data set are {first}:train and {first}:test."
+            )
+        log = getattr(dataset(first), half or "log")
+    return log.binarise(at) if at is not None else log
+
+
+@contextmanager
+def run_folder(name: str | None, verb: str, config: Any) -> Iterator[Path | None]:
+    """runs/NAME with config.yaml and versions.txt; whole or not at all. Without a name: nothing."""
+    if name is None:
+        yield None
+        return
+    with atomic_folder(Path("runs") / name) as folder:
+        (folder / "config.yaml").write_text(
+            yaml.safe_dump({"verb": verb, **config}, sort_keys=False)
+        )
+        packages = ("recfb", "torch", "polars", "pytorch-lightning", "numpy")
+        lines = [f"python {sys.version.split()[0]}", *(f"{p} {version(p)}" for p in packages)]
+        (folder / "versions.txt").write_text("\n".join(lines) + "\n")
+        yield folder
+    say(f"written to runs/{name}")
+
+
+def plain(cfg: Namespace) -> dict[str, Any]:
+    """A parsed namespace as plain data for config.yaml."""
+    kept = {key: value for key, value in cfg.as_dict().items() if value is not None}
+    return {key: value for key, value in kept.items() if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_is_plain(item) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def say(text: str) -> None:
+    """A line on the terminal."""
+    sys.stdout.write(f"{text}\n")
+
+
+def show(table: pl.DataFrame, digits: int = 4) -> None:
+    """A table on the terminal: plain columns, numbers to a few digits, no frame."""
+    say(table_text(table, digits))
+
+
+def table_text(table: pl.DataFrame, digits: int = 4) -> str:
+    """A frame as aligned text; null is a dash."""
+    cells = [[column.name, *(_cell(value, digits) for value in column)] for column in table]
+    right = [column.dtype.is_numeric() for column in table]
+    widths = [max(map(len, column)) for column in cells]
+    lines = []
+    for row in zip(*cells, strict=True):
+        padded = [
+            text.rjust(width) if number else text.ljust(width)
+            for text, width, number in zip(row, widths, right, strict=True)
+        ]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def _cell(value: Any, digits: int) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.{digits}g}" if abs(value) >= 1000 else f"{value:.{digits}f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, list):
+        return "; ".join(str(item) for item in value)
+    return str(value)
