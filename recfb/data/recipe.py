@@ -75,8 +75,7 @@ class File:
             raise PrepareError(f"{where} has no file {self.path}.")
         if self.sha256 is not None and sha256(found) != self.sha256:
             raise PrepareError(
-                f"{found} is not the file of the recipe: its SHA-256 differs from "
-                f"{self.sha256[:12]}... "
+                f"{found} is not the file of the recipe: its SHA-256 differs. "
                 f"Install the version the recipe names, or correct the recipe."
             )
         return found

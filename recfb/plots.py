@@ -1,0 +1,131 @@
+"""Figures from the verbs' tables. Every function takes a frame and returns a matplotlib Figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from recfb.data.product import atomic_file
+
+INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
+SERIES = ("#2563eb", "#d97706", "#059669", "#db2777", "#7c3aed", "#0891b2", "#65a30d", "#9f1239")
+VERDICT = {"usable": "#059669", "usable with care": "#d97706", "do not use": "#9ca3af"}
+
+
+def measured(table: pl.DataFrame, title: str = "") -> Figure:
+    """One panel a metric: each recommender's value with its interval (`measure`)."""
+    metrics = table["metric"].unique(maintain_order=True).to_list()
+    names = table["recommender"].unique(maintain_order=True).to_list()
+    figure, axes = _panels(len(metrics), 0.42 * len(names) + 1.3)
+    for axis, metric in zip(axes, metrics, strict=True):
+        rows = table.filter(pl.col("metric") == metric)
+        _intervals(axis, rows, "recommender", names, [SERIES[0]] * rows.height)
+        axis.set_title(metric, loc="left", fontsize=10, color=INK)
+    return _finish(figure, title)
+
+
+def evaluated(
+    table: pl.DataFrame, title: str = "", truth: Mapping[str, float] | None = None
+) -> Figure:
+    """Values with intervals, one line a policy and estimator, coloured by verdict (`evaluate`).
+
+    Args:
+        table: `Report.table`.
+        title: above the figure.
+        truth: known values of policies, drawn as vertical marks.
+    """
+    label = pl.format("{}  {}", "policy", "estimator").alias("label")
+    rows = table.with_columns(label).filter(pl.col("value").is_not_null())
+    names = rows["label"].to_list()
+    figure, (axis,) = _panels(1, 0.36 * len(names) + 1.5)
+    colours = [VERDICT[verdict] for verdict in rows["verdict"]]
+    _intervals(axis, rows, "label", names, colours)
+    for policy, value in (truth or {}).items():
+        at = [k for k, name in enumerate(rows["policy"]) if name == policy]
+        axis.plot([value] * len(at), at, "|", color=INK, markersize=16, markeredgewidth=1.6)
+    handles = [axis.plot([], [], "o", color=colour)[0] for colour in VERDICT.values()]
+    axis.legend(handles, list(VERDICT), frameon=False, fontsize=8, loc="best")
+    return _finish(figure, title)
+
+
+def by_round(
+    metrics: pl.DataFrame,
+    names: Sequence[str],
+    title: str = "",
+    labels: Mapping[str, str] | None = None,
+) -> Figure:
+    """One panel a metric: the mean over replications by round, one line a policy (`simulate`).
+
+    Where there are several replications, a band shows the 95 % interval of the mean.
+    """
+    figure, axes = _panels(len(names), 3.2)
+    policies = metrics["policy"].unique(maintain_order=True).to_list()
+    for axis, name in zip(axes, names, strict=True):
+        for policy, colour in zip(policies, _cycle(len(policies)), strict=True):
+            mean, se = pl.col(name).mean(), pl.col(name).std() / pl.len().sqrt()
+            rows = (
+                metrics.filter(pl.col("policy") == policy)
+                .group_by("round")
+                .agg(mean, se.alias("se"))
+            )
+            rows = rows.sort("round")
+            x, y = rows["round"].to_numpy(), rows[name].to_numpy()
+            half = 1.96 * rows["se"].fill_null(0.0).to_numpy()
+            axis.plot(x, y, color=colour, linewidth=1.8, label=(labels or {}).get(policy, policy))
+            axis.fill_between(x, y - half, y + half, color=colour, alpha=0.15, linewidth=0)
+        axis.set_title(name, loc="left", fontsize=10, color=INK)
+        axis.set_xlabel("round", fontsize=8, color=MUTED)
+        _clean(axis, "y")
+    axes[0].legend(frameon=False, fontsize=8)
+    return _finish(figure, title)
+
+
+def write(figure: Figure, path: str | Path) -> Path:
+    """Write a figure as PNG; whole or not at all."""
+    with atomic_file(path) as part:
+        figure.savefig(part, format="png", dpi=150, facecolor="white")
+    return Path(path)
+
+
+def _cycle(n: int) -> list[str]:
+    return [SERIES[k % len(SERIES)] for k in range(n)]
+
+
+def _panels(n: int, height: float) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(max(6.4, 3.4 * n), height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = np.atleast_1d(figure.subplots(1, n))
+    return figure, list(axes)
+
+
+def _intervals(
+    axis: Axes, rows: pl.DataFrame, key: str, names: Sequence[str], colours: Sequence[str]
+) -> None:
+    at = [names.index(name) for name in rows[key]]
+    value, lower, upper = (rows[c].to_numpy().astype(float) for c in ("value", "lower", "upper"))
+    for y, v, low, high, colour in zip(at, value, lower, upper, colours, strict=True):
+        axis.plot([low, high], [y, y], color=colour, linewidth=2, solid_capstyle="round")
+        axis.plot(v, y, "o", color=colour, markersize=6)
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    _clean(axis, "x")
+
+
+def _clean(axis: Axes, grid: str) -> None:
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.spines["bottom"].set_color(GRID)
+    axis.grid(axis=grid, color=GRID, linewidth=0.8)  # type: ignore[arg-type]
+    axis.set_axisbelow(True)
+    axis.tick_params(length=0, labelsize=8, labelcolor=INK)
+
+
+def _finish(figure: Figure, title: str) -> Figure:
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
+    return figure

@@ -1,0 +1,134 @@
+"""What a component computes on a log, as tensors that can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recfb.contracts import (
+    Batch,
+    Context,
+    Exposure,
+    Objective,
+    Policy,
+    Sampler,
+    Scorer,
+    Slate,
+    Solver,
+    Step,
+    World,
+)
+from recfb.data.log import Log
+from recfb.random import stream
+
+
+def ready(thing: Any, log: Log, *, seed: int) -> Any:
+    """Bound, reset and, where it has `solve`, solved."""
+    if isinstance(thing, World):
+        return thing
+    thing.bind(log)
+    thing.reset(stream(seed, "reset"))
+    if isinstance(thing, Solver):
+        thing.solve(log)
+    model = getattr(thing, "model", None)
+    if isinstance(thing, Policy) and isinstance(model, Solver):
+        model.solve(log)
+    return thing
+
+
+def outcome(thing: Any, log: Log, *, seed: int) -> list[Tensor]:
+    """What a ready component computes."""
+    if isinstance(thing, Scorer):
+        user = torch.arange(log.n_users)
+        return [thing.all(user), torch.as_tensor(thing.penalty(rows_of(log)))]
+    if isinstance(thing, Sampler):
+        return batch_tensors(draw(thing, log, seed))
+    if isinstance(thing, Exposure):
+        return [thing(rows_of(log))]
+    if isinstance(thing, Objective):
+        return [thing(score_of, batch, Step(5, 1, 10)) for batch in batches_of(log)[thing.needs[0]]]
+    if isinstance(thing, Policy):
+        context = context_of(log)
+        if type(thing).privileged:
+            thing.look(torch.rand(len(context), log.n_items, generator=stream(0, "values")))
+        return [thing.probs(context), thing.act(context, stream(seed, "act")).item]
+    if isinstance(thing, World):
+        return trajectory(thing, seed)
+    parts = [outcome(part, log, seed=seed) for _, part in thing.parts()]
+    return [tensor for part in parts for tensor in part]
+
+
+def same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
+    """Equal to the bit; NaN equals NaN."""
+    pairs = zip(a, b, strict=True)
+    return all(x.shape == y.shape and torch.allclose(x, y, 0, 0, equal_nan=True) for x, y in pairs)
+
+
+def rows_of(log: Log) -> Batch:
+    """The log's rows as a batch."""
+    columns = {
+        name: log.tensor(name) if name in log.columns else None
+        for name in ("propensity", "time", "position")
+    }
+    return Batch(log.tensor("user"), log.tensor("item"), log.tensor("reward"), **columns)
+
+
+def batches_of(log: Log) -> dict[str, list[Batch]]:
+    """Batches of the kinds that samplers give: labelled pairs, and clicks with negatives."""
+    rows = rows_of(log)
+    clicked = rows[rows.reward > 0]
+    other = log.clicks.negatives(clicked.user, 2, stream(0, "negatives"))  # (B, 2)
+    item = torch.cat([clicked.item[:, None], other], 1)  # (B, 3)
+    reward = torch.zeros(item.shape)
+    reward[:, 0] = 1.0
+    candidates = [Batch(clicked.user, item, reward)]
+    return {"pairs": [rows], "any_negative": candidates, "free_negative": candidates}
+
+
+def score_of(user: Tensor, item: Tensor) -> Tensor:
+    """A fixed score function: different for every pair, between -2 and 2."""
+    owner = user[:, None] if item.dim() > user.dim() else user
+    return 2 * torch.sin(1.0 + owner.float() * 1.3 + item.float() * 0.7)
+
+
+def draw(sampler: Sampler, log: Log, seed: int, step: Step | None = None) -> Batch:
+    """One epoch of a sampler as one batch."""
+    rows = sampler.rows(stream(seed, "rows"))
+    step = step or Step(5, 1, 10, stream(seed, "step"))
+    return sampler(rows, score_of, step)
+
+
+def batch_tensors(batch: Batch) -> list[Tensor]:
+    """The tensors of a batch that are there."""
+    values = (getattr(batch, name) for name in Batch.__dataclass_fields__)
+    return [value for value in values if isinstance(value, Tensor)]
+
+
+def context_of(log: Log) -> Context:
+    """A request of every user, with features for those who want them."""
+    features = torch.rand(log.n_users, 3, generator=stream(0, "features"), dtype=torch.float64)
+    return Context(torch.arange(log.n_users), 0, features=features.float())
+
+
+def trajectory(world: World[Any], seed: int, rounds: int = 3) -> list[Tensor]:
+    """Rewards and expected values over some rounds of slates that go round the catalogue."""
+    state = world.start(stream(seed, "start"), 2 if world.vectorised else 1)
+    seen = []
+    for t in range(rounds):
+        slate = slate_for(world, state, t)
+        feedback, truth = world.respond(state, slate, stream(seed, "respond", t))
+        seen += [feedback.reward, world.values(state)]
+        seen += [truth[name].double() for name in sorted(truth)]
+        state = world.step(state, slate, truth, stream(seed, "step", t))
+    return seen
+
+
+def slate_for(world: World[Any], state: Any, shift: int) -> Slate:
+    """Two items a request (one, in a world of one item), moved on by `shift`."""
+    rows = len(world.observe(state))
+    k = min(2, world.n_items)
+    item = (torch.arange(rows)[:, None] + torch.arange(k) + shift) % world.n_items  # (B, K)
+    return Slate(item, propensity=torch.full(item.shape, 1.0 / world.n_items, dtype=torch.float64))
