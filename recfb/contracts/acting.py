@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 from recfb.contracts.learning import Component
 from recfb.data.batch import Context, Feedback, Slate
 from recfb.errors import ConfigError, SupportError
+from recfb.metrics import top_k
 
 if TYPE_CHECKING:
     from recfb.data.log import Log
@@ -39,6 +40,19 @@ class Model(Protocol):
     def score_of(self, context: Context, item: Tensor) -> Tensor: ...
 
     def top(self, context: Context, k: int) -> Tensor: ...
+
+
+@runtime_checkable
+class Belief(Model, Protocol):
+    """A model that also knows how sure it is, and learns from rows as they become known."""
+
+    def width(self, context: Context) -> Tensor: ...
+
+    def sample(self, context: Context, generator: Generator) -> Tensor: ...
+
+    def update(
+        self, context: Context, slate: Slate, feedback: Feedback, generator: Generator
+    ) -> None: ...
 
 
 def sample_cdf(probs: Tensor, generator: Generator) -> Tensor:
@@ -64,8 +78,8 @@ def plackett_luce(probs: Tensor, item: Tensor) -> Tensor:
 
     (B, n), (B, K) -> (B, K), float64; the last column is P(slate). Plackett (1975), Luce (1959).
 
-    >>> plackett_luce(torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([[0, 1]])).tolist()
-    [[0.5, 0.3]]
+    >>> plackett_luce(torch.tensor([[0.5, 0.25, 0.25]]), torch.tensor([[0, 1]])).tolist()
+    [[0.5, 0.25]]
     """
     w = probs.to(torch.float64).gather(1, item)  # (B, K)
     left = probs.to(torch.float64).sum(1, keepdim=True) - (w.cumsum(1) - w)  # (B, K)
@@ -149,12 +163,46 @@ class Policy(Component, ABC):
         self, context: Context, slate: Slate, feedback: Feedback, generator: Generator
     ) -> None:
         """Learn from the rows that became known this round; NaN rewards are skipped in every
-        statistic."""
+        statistic. Default: the model's own `update`, where it has one."""
+        learn = getattr(self._modules.get("model", vars(self).get("model")), "update", None)
+        if learn is not None:
+            learn(context, slate, feedback, generator)
 
     def refit(self, log: Log, fit: Callable[[Log, Any], Any]) -> None:
-        """Train the policy's model on a log; nothing to do without one."""
-        if getattr(self, "model", None) is not None:
-            fit(log, self.model)
+        """Train the policy's model on a log; nothing to do without one, or where the model learns
+        by `update`."""
+        model = getattr(self, "model", None)
+        if model is not None and not hasattr(model, "update"):
+            fit(log, model)
+
+    def look(self, values: Tensor) -> None:
+        """(B, n_items) expected rewards of this round, given to privileged policies only."""
+
+
+def learner_of(context: Context, learners: int) -> Tensor:
+    """The learner of each row, (B,): as the context says, else B/G consecutive rows each.
+
+    >>> learner_of(Context(torch.zeros(4, dtype=torch.int64)), learners=2).tolist()
+    [0, 0, 1, 1]
+    """
+    if context.learner is not None:
+        return context.learner
+    rows = torch.arange(len(context), device=context.user.device)
+    return rows * learners // max(1, len(context))
+
+
+def best_of(context: Context, scores: Tensor, k: int, learners: int = 1) -> Tensor:
+    """The k best available items by given scores, best first: (B, n_items) or like candidates ->
+    (B, k). Ties are broken by a hash of learner, user and item.
+
+    >>> best_of(Context(torch.tensor([0])), torch.tensor([[0.1, 0.9, 0.5]]), 2).tolist()
+    [[1, 2]]
+    """
+    if context.available is not None:
+        scores = scores.masked_fill(~context.available, -torch.inf)
+    key = context.user + (learner_of(context, learners) << 32)  # (B,)
+    pick = top_k(scores, k, key)  # (B, k)
+    return pick if context.candidates is None else context.candidates.gather(1, pick)
 
 
 def uniform_over(context: Context, n_items: int) -> Tensor:
@@ -246,6 +294,7 @@ class Round:
 
 Probe = Callable[[Round], Mapping[str, Tensor]]
 __all__ = [
+    "Belief",
     "Context",
     "Feedback",
     "Model",
@@ -256,7 +305,9 @@ __all__ = [
     "State",
     "Truth",
     "World",
+    "best_of",
     "check_probs",
+    "learner_of",
     "plackett_luce",
     "sample_cdf",
     "uniform_over",

@@ -8,15 +8,18 @@ generator is ever stored.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+import polars as pl
 import torch
 from torch import Generator, Tensor, nn
 
 from recfb.contracts.describe import Described
 from recfb.data.batch import Batch, Context
+from recfb.data.history import History, recommend
+from recfb.data.vocabulary import Vocabulary
 from recfb.errors import UnboundError
 from recfb.metrics import top_k
 from recfb.random import spawn
@@ -212,7 +215,28 @@ class Objective(Component, ABC):
         """Losses (B,) or (B, C). One call `score(batch.user, batch.item)` where possible."""
 
 
-class Solver(Scorer):
+class Fitted(Component):
+    """What `fit` leaves on a model besides weights, and what that makes possible."""
+
+    history: History
+    vocabulary: Vocabulary
+
+    def top(self, context: Context, k: int) -> Tensor:
+        """The k best available items of each request, best first: (B, k)."""
+        raise NotImplementedError
+
+    def recommend(self, users: Sequence[Any] | pl.Series, k: int) -> pl.DataFrame:
+        """The k best items each user has not clicked yet: columns user, rank, item, by.
+
+        Ids are the original ones. Users without a click in training, also unknown ones, get the
+        most clicked items, and `by` says "popularity" instead of "model".
+        """
+        tensor = next((t for group in (self.parameters(), self.buffers()) for t in group), None)
+        device = "cpu" if tensor is None else tensor.device
+        return recommend(self.history, self.top, users, k, device)
+
+
+class Solver(Scorer, Fitted):
     """A scorer that is fitted in closed form or by a kernel of its own. `solve` is called bound and
     reset."""
 

@@ -25,7 +25,8 @@ class Record:
     __slots__ = ()
 
     def __len__(self) -> int:
-        return len(getattr(self, fields(self)[0].name))  # type: ignore[arg-type]
+        first: Tensor | Record = getattr(self, type(self).__match_args__[0])  # type: ignore[attr-defined]
+        return first.shape[0] if isinstance(first, Tensor) else len(first)
 
     def _map(self: R, change: Any) -> R:
         changed: dict[str, Any] = {}

@@ -83,7 +83,7 @@ def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
 
 def write_sums(folder: Path) -> None:
     """Write SHA256SUMS for every file under a folder, in the format of sha256sum."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != SUMS)
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / SUMS)
     (folder / SUMS).write_text(
         "".join(f"{sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
     )

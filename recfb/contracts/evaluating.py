@@ -1,0 +1,138 @@
+"""What is computed from a log: estimators, intervals and gates, and what they are given.
+
+An estimator is a function of (rows, mean). An interval and a gate are functions too; what they
+need beyond the estimate they ask of `Estimates.stat`, with any of the functions in
+`recfb.evaluation.moments`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from recfb.estimate import Estimator, Mean, Rows
+
+Level = Literal["note", "warn", "fail"]
+Verdict = Literal["usable", "usable with care", "do not use"]
+
+
+class Estimates(Protocol):
+    """One estimator's values for P policies on one log, with what their uncertainty is made of."""
+
+    @property
+    def name(self) -> str:
+        """The estimator's name."""
+
+    @property
+    def n(self) -> int:
+        """Rows with a known reward."""
+
+    @property
+    def reward_range(self) -> tuple[float, float] | None:
+        """As declared; None where it was not and rewards lie outside [0, 1]."""
+
+    @property
+    def weight_range(self) -> tuple[float, float]:
+        """The weights that the two policies could produce, not those that occurred."""
+
+    @property
+    def value(self) -> Tensor:
+        """(P,) the estimates; NaN where there is none."""
+
+    @property
+    def phi(self) -> Tensor:
+        """(P, H) influence by hash bucket of the unit; its outer product is the covariance."""
+
+    @property
+    def df(self) -> int:
+        """Degrees of freedom: independent buckets of units, less one."""
+
+    def se(self) -> Tensor:
+        """(P,) standard errors, clustered by unit."""
+
+    def se_diff(self, base: int) -> Tensor:
+        """(P,) standard errors of the paired differences from one policy."""
+
+    def replicates(self, draws: int) -> Tensor:
+        """(draws, P) the estimator on Poisson bootstraps of the buckets."""
+
+    def stat(self, statistic: Estimator) -> Tensor:
+        """Another statistic of the same pass: (P,) or what it stacks, (k, P); NaN if not summed."""
+
+    def about(self, statistic: Estimator) -> Estimates | None:
+        """Another statistic of the same pass, with its own standard errors."""
+
+
+Interval = Callable[[Estimates, float], tuple[Tensor, Tensor]]
+"""(estimates, alpha) -> lower and upper limits (P,), NaN where there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one gate says of one policy's estimate."""
+
+    gate: str
+    policy: int
+    level: Level
+    evidence: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What an estimator reads of the rows, found by running it."""
+
+    fields: frozenset[str]  # of r, p, pe, v, q
+    equivariant: bool  # whether adding a constant to all rewards adds it to the estimate
+    unshrunk: Estimator | None = None  # the unbiased form that a shrunk one comes from
+
+    @property
+    def weighs(self) -> bool:
+        """Whether it divides by the logged propensity."""
+        return "p" in self.fields
+
+    @property
+    def models(self) -> bool:
+        """Whether it reads a reward model."""
+        return bool(self.fields & {"v", "q"})
+
+    @property
+    def weighs_only(self) -> bool:
+        """The weighting forms: ips, snips and their like."""
+        return self.weighs and not self.models
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a gate may look at: one estimator's results for all policies, and facts of the pass."""
+
+    estimates: Estimates
+    traits: Traits
+    method: str  # the interval that is shown
+    unsupported: Tensor | None  # (P,) target mass on items never logged at that position
+    absent: bool  # whether the log has no propensities
+    source: Literal["exact", "simulated", "estimated"] | None  # of the propensities
+    draws: int | None  # of simulated propensities
+    below: int  # rows whose propensity is below 1 / draws
+    lowest: str  # the smallest propensity and its row
+    model: Literal["none", "cross-fitted", "other log", "same log", "unknown"]
+
+
+Gate = Callable[[Evidence], Iterable[Finding]]
+
+__all__ = [
+    "Estimates",
+    "Estimator",
+    "Evidence",
+    "Finding",
+    "Gate",
+    "Interval",
+    "Level",
+    "Mean",
+    "Rows",
+    "Traits",
+    "Verdict",
+]

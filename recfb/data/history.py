@@ -1,0 +1,112 @@
+"""What a fitted model keeps of its log besides weights, and recommendations in original ids."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from recfb.data.batch import Context
+from recfb.data.pairs import Pairs
+from recfb.data.vocabulary import Vocabulary, encode
+from recfb.errors import ConfigError
+from recfb.metrics import top_k
+
+if TYPE_CHECKING:
+    from recfb.data.log import Log
+
+_CELLS = 8_000_000  # entries of a mask that are made at a time
+
+
+@dataclass(frozen=True)
+class History:
+    """Who and what a model knows, and which items each user has clicked already.
+
+    >>> from recfb.data import Log
+    >>> log = Log.of({"user": ["a", "b"], "item": [7, 9], "reward": [1, 0]})
+    >>> History.of(log).seen.per_user.tolist()
+    [1, 0]
+    """
+
+    vocabulary: Vocabulary
+    seen: Pairs
+
+    @classmethod
+    def of(cls, log: Log) -> History:
+        """The history that a log holds."""
+        return cls(log.vocabulary, copy.copy(log.clicks))
+
+    def unseen(self, user: Tensor) -> Tensor:
+        """Which items each user has not clicked: (B,) dense ids -> (B, n_items) bool."""
+        return ~self.seen.mask(user)
+
+
+Top = Callable[[Context, int], Tensor]
+"""`model.top`: the k best available items of each request."""
+
+
+def recommend(
+    history: History,
+    top: Top,
+    users: Sequence[Any] | pl.Series,
+    k: int,
+    device: torch.device | str = "cpu",
+) -> pl.DataFrame:
+    """The k best items each user has not clicked, as rows user, rank, item, by.
+
+    Users and items are original ids. Users without a click in the history, also unknown ones, get
+    the most clicked items; column `by` says which rows came from "model" and which from
+    "popularity". A user with fewer than k items left gets fewer rows.
+
+    Raises:
+        ConfigError: k below 1.
+        LogError: ids of another type than the vocabulary's.
+    """
+    if k < 1:
+        raise ConfigError(f"recommend(users, k) gives the k best items, found k={k}. Try k=10.")
+    ids = pl.Series("user", users)
+    if not len(ids):
+        ids = ids.cast(history.vocabulary.users["id"].dtype)
+    code = encode(ids, history.vocabulary.users, "user")  # null: unknown
+    dense = torch.from_numpy(code.fill_null(-1).to_numpy().copy()).to(torch.int64)  # (U,)
+    width = min(k, history.seen.n_items)
+    known = (dense >= 0) & (history.seen.per_user.to("cpu")[dense.clamp(min=0)] > 0)  # (U,)
+    pick = torch.full((len(dense), width), -1)  # (U, k); -1: nothing left
+    pick[known] = _best(history, top, dense[known].to(device), width).to("cpu")
+    pick[~known] = _popular(history, width)
+    return _frame(history, ids, pick, known)
+
+
+def _best(history: History, top: Top, user: Tensor, k: int) -> Tensor:
+    rows = max(64, _CELLS // max(1, history.seen.n_items))
+    picks = [torch.empty(0, k, dtype=torch.int64, device=user.device)]
+    for block in torch.split(user, rows):
+        free = history.unseen(block.to(history.seen.key.device)).to(user.device)  # (B, n_items)
+        pick = top(Context(block, available=free), k)  # (B, k)
+        picks.append(torch.where(free.gather(1, pick), pick, -1))
+    return torch.cat(picks)
+
+
+def _popular(history: History, k: int) -> Tensor:
+    count = history.seen.per_item.to("cpu", torch.float32)  # (n_items,)
+    return top_k(count[None], k, torch.zeros(1, dtype=torch.int64))  # (1, k)
+
+
+def _frame(history: History, ids: pl.Series, pick: Tensor, known: Tensor) -> pl.DataFrame:
+    row, rank = (pick >= 0).nonzero(as_tuple=True)  # (R,), (R,)
+    items = history.vocabulary.items["id"]
+    return pl.DataFrame(
+        {
+            "user": ids.gather(row.numpy()),
+            "rank": pl.Series((rank + 1).numpy(), dtype=pl.Int32),
+            "item": items.gather(pick[row, rank].numpy()),
+            "by": pl.Series(known[row].numpy()).replace_strict(
+                {True: "model", False: "popularity"}, return_dtype=pl.String
+            ),
+        }
+    )

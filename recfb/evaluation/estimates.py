@@ -1,0 +1,121 @@
+"""Values, influence by bucket, standard errors and bootstraps of one estimator, from sums."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import torch
+from torch import Tensor
+
+from recfb.estimate import Estimator
+from recfb.evaluation.terms import Terms
+from recfb.random import derive, mix64
+
+
+@lru_cache(maxsize=1)
+def poisson_table() -> Tensor:
+    """65,536 counts distributed as Poisson(1), rounded so that their mean is exactly 1: int64.
+
+    >>> table = poisson_table()
+    >>> len(table), int(table.sum())
+    (65536, 65536)
+    """
+    size = 1 << 16
+    many = [round(size * math.exp(-1) / math.factorial(k)) for k in range(3, 9)]
+    mass = sum(k * count for k, count in enumerate(many, start=3))
+    rest = size - sum(many)  # entries left for the counts 0, 1 and 2
+    two = round(size * math.exp(-1) / 2)
+    one = size - mass - 2 * two
+    repeats = torch.tensor([rest - one - two, one, two, *many])
+    return torch.repeat_interleave(torch.arange(len(repeats)), repeats)
+
+
+@lru_cache(maxsize=2)
+def poisson_counts(draws: int, buckets: int, seed: int) -> Tensor:
+    """How often each replicate takes each bucket: (draws, buckets) uint8, four a hash."""
+    quarter = -(-buckets // 4)
+    word = torch.arange(draws * quarter) ^ (derive(seed, "bootstrap") >> 1)
+    bits, table = mix64(word), poisson_table().to(torch.uint8)
+    counts = torch.empty(draws * quarter, 4, dtype=torch.uint8)
+    for k in range(4):
+        counts[:, k] = table[(bits >> (16 * k)) & 0xFFFF]
+    return counts.view(draws, -1)[:, :buckets]
+
+
+@dataclass(frozen=True)
+class BucketEstimates:
+    """One estimator's values for P policies on one group of rows: `contracts.Estimates`."""
+
+    name: str
+    terms: Terms
+    sums: Tensor  # (m, P, H)
+    seed: int
+    reward_range: tuple[float, float] | None
+    weight_range: tuple[float, float]
+
+    @cached_property
+    def totals(self) -> Tensor:
+        """(m, P) sums over all buckets."""
+        return self.sums.sum(-1)
+
+    @property
+    def n(self) -> int:
+        """Rows with a known reward."""
+        return int(self.totals[0, 0])
+
+    @cached_property
+    def value(self) -> Tensor:
+        """(P,) the estimates."""
+        return self.terms.value(self.name, self.totals)
+
+    @cached_property
+    def phi(self) -> Tensor:
+        """(P, H) influence by bucket: derivative times sums; adds up to 0."""
+        used, slope = self.terms.gradient(self.name, self.totals)
+        return torch.einsum("mp,mph->ph", slope, self.sums[used])
+
+    @cached_property
+    def df(self) -> int:
+        """Buckets with rows, less one."""
+        return int((self.sums[0, 0] > 0).sum()) - 1
+
+    def _se(self, phi: Tensor) -> Tensor:
+        if self.df < 1:
+            return torch.full((len(phi),), torch.nan, dtype=torch.float64)
+        return (phi.square().sum(1) * (1 + 1 / self.df)).sqrt()
+
+    def se(self) -> Tensor:
+        """(P,) standard errors by the delta method."""
+        return self._se(self.phi)
+
+    def se_diff(self, base: int) -> Tensor:
+        """(P,) standard errors of differences from policy `base` on the same rows."""
+        return self._se(self.phi - self.phi[base])
+
+    def replicates(self, draws: int) -> Tensor:
+        """(draws, P) the estimator with every bucket taken Poisson(1) times."""
+        used = sorted({0, *self.terms.calls[self.name]})
+        counts = poisson_counts(draws, self.sums.shape[-1], self.seed)
+        by_bucket = self.sums[used].flatten(0, 1).T.contiguous()  # (H, m' * P)
+        some = [few.to(torch.float64) @ by_bucket for few in torch.split(counts, 250)]
+        drawn = self.sums.new_zeros(draws, *self.sums.shape[:2])  # (draws, m, P)
+        drawn[:, used] = torch.cat(some).view(draws, len(used), -1)
+        return self.terms.value(self.name, drawn)
+
+    def stat(self, statistic: Estimator) -> Tensor:
+        """A statistic that the plan has summed, by its function; NaN where it was not."""
+        for name, known in self.terms.statistics.items():
+            if known is statistic:
+                return self.terms.value(name, self.totals)
+        return torch.full((self.terms.policies,), torch.nan, dtype=torch.float64)
+
+    def about(self, statistic: Estimator) -> BucketEstimates | None:
+        """The same rows seen by another statistic of the plan, with its standard error."""
+        for name, known in self.terms.statistics.items():
+            if known is statistic:
+                return BucketEstimates(
+                    name, self.terms, self.sums, self.seed, self.reward_range, self.weight_range
+                )
+        return None

@@ -1,0 +1,140 @@
+"""Confidence intervals from one pass: functions (estimates, alpha) -> (lower, upper)."""
+
+from __future__ import annotations
+
+import torch
+from scipy.special import fdtri, stdtrit
+from torch import Tensor
+
+from recfb.contracts import Estimates, Interval, Traits
+from recfb.estimate import Estimator, ips, snips
+from recfb.evaluation.terms import moments
+
+DRAWS = 1000
+
+
+def t_quantile(df: int, alpha: float) -> float:
+    """The two-sided Student quantile; NaN without a degree of freedom.
+
+    >>> round(t_quantile(10, 0.05), 4)
+    2.2281
+    """
+    return float(stdtrit(df, 1 - alpha / 2)) if df >= 1 else float("nan")
+
+
+def student(estimates: Estimates, alpha: float) -> tuple[Tensor, Tensor]:
+    """value -+ t se, with the delta-method standard error clustered by unit."""
+    half = t_quantile(estimates.df, alpha) * estimates.se()
+    return estimates.value - half, estimates.value + half
+
+
+def bootstrap(estimates: Estimates, alpha: float) -> tuple[Tensor, Tensor]:
+    """Percentiles of 1,000 Poisson bootstraps of the units' buckets, denominators included.
+
+    Chamandy et al. (2012). Replicates without a value (no row drawn) are left out.
+    """
+    if estimates.df < 1:
+        nothing = torch.full_like(estimates.value, torch.nan)
+        return nothing, nothing
+    drawn = estimates.replicates(DRAWS)  # (draws, P)
+    tails = torch.tensor([alpha / 2, 1 - alpha / 2], dtype=drawn.dtype)
+    lower, upper = torch.nanquantile(drawn, tails, dim=0)
+    gone = torch.where(estimates.value.isnan(), torch.nan, 0.0)
+    return lower + gone, upper + gone
+
+
+def likelihood(estimates: Estimates, alpha: float) -> tuple[Tensor, Tensor]:
+    """The empirical-likelihood interval of the Cressie-Read(-2) divergence for the policy's value.
+
+    Karampatziakis, Langford and Mineiro (2020). It knows that weights average 1 and that rewards
+    lie in the declared range; its centre is not the IPS mean, which may even lie outside. Rows are
+    taken as independent. A side without a solution is the range's own end.
+    """
+    if estimates.reward_range is None or estimates.n < 1:
+        nothing = torch.full_like(estimates.value, torch.nan)
+        return nothing, nothing
+    sums = estimates.stat(moments) * estimates.n  # (6, P)
+    return cressie_read(
+        sums, estimates.n, estimates.reward_range, estimates.weight_range, alpha=alpha
+    )
+
+
+def cressie_read(
+    sums: Tensor,
+    n: int,
+    reward_range: tuple[float, float],
+    weight_range: tuple[float, float],
+    *,
+    alpha: float,
+) -> tuple[Tensor, Tensor]:
+    """Limits from sums (6, P) of w, w^2, w r, (w r)^2, w^2 r and r over n rows.
+
+    A phantom row with an extreme weight and an extreme reward makes the limits hold for the
+    weights that did not occur. Of one row nothing follows: the limits are the range.
+    """
+    if n < 2:
+        gone = torch.where(sums.sum(0).isnan(), torch.nan, 0.0)
+        return gone + reward_range[0], gone + reward_range[1]
+    sw, sww = sums[0], sums[1]
+    big_n = n + 1
+    fake = torch.where(sw < n, weight_range[1], weight_range[0])  # (P,)
+    a, b = (fake + sw) / big_n, (fake * fake + sww) / big_n
+    g = torch.where(fake.isinf(), 1 + 1 / n, big_n * (a - 1) ** 2 / (b - a * a))
+    phi = -(g + float(fdtri(1, n, 1 - alpha))) / (2 * big_n)
+    ends = []
+    for sign, end in ((1.0, reward_range[0]), (-1.0, reward_range[1])):
+        candidates = torch.stack(
+            [_candidate(sums, n, phi, sign, end, wf) for wf in weight_range]
+        )  # (2, P), inf where there is none
+        best = candidates.amin(0)
+        ends.append(torch.where(best.isinf(), end, sign * best).clamp(*reward_range))
+    gone = torch.where(sums.sum(0).isnan(), torch.nan, 0.0)
+    return ends[0] + gone, ends[1] + gone
+
+
+def _candidate(sums: Tensor, n: int, phi: Tensor, sign: float, end: float, wf: float) -> Tensor:
+    """One solution of the dual, for one phantom row (wf, end): (P,), inf where there is none.
+
+    y is minus a variance: what rounding leaves above 0 counts as 0.
+    """
+    sw, sww, swr, swrwr, swwr, _ = sums
+    big_n = n + 1
+    if wf == float("inf"):
+        x = sign * (end + (swr - end * sw) / n)
+        spread = swrwr - 2 * end * swwr + end**2 * sww
+        y = (end * sw - swr) ** 2 / (n * big_n) - spread / big_n
+        z = phi + 1 / (2 * n)
+        valid = torch.ones_like(x, dtype=torch.bool)
+    else:
+        w, ww = (sw + wf) / big_n, (sww + wf**2) / big_n
+        wr = sign * (swr + wf * end) / big_n
+        wwr = sign * (swwr + wf**2 * end) / big_n
+        wrwr = (swrwr + (wf * end) ** 2) / big_n
+        d = ww - w * w
+        valid = d > 1e-9 * ww
+        d = torch.where(valid, d, 1.0)
+        x = wr + (1 - w) * (wwr - w * wr) / d
+        y = (wwr - w * wr) ** 2 / d - (wrwr - wr * wr)
+        z = phi + (1 - w) ** 2 / (2 * d)
+    return torch.where(valid & (z <= 0), x - (2 * y * z).clamp(min=0).sqrt(), torch.inf)
+
+
+INTERVALS: dict[str, Interval] = {
+    "student": student,
+    "bootstrap": bootstrap,
+    "likelihood": likelihood,
+}
+"""The intervals that `evaluate` takes by name."""
+
+
+def method(estimator: Estimator, traits: Traits, asked: str | None) -> str:
+    """The interval of an estimator: as asked where it can be, else its own.
+
+    Its own: likelihood for ips, bootstrap for ratios (snips, replay), student for the rest. The
+    likelihood bounds what ips and snips estimate, so other estimators keep their own.
+    """
+    if asked is not None and (asked != "likelihood" or estimator in (ips, snips)):
+        return asked
+    if estimator is ips:
+        return "likelihood"
+    return "bootstrap" if traits.equivariant and not traits.models else "student"

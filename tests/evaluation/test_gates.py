@@ -1,0 +1,258 @@
+"""Every gate by a log that trips it and one that does not; the verdict is the worst."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any, Self
+
+import polars as pl
+import pytest
+import torch
+from ope_world import LOGGER, TARGET, Fixed, draw
+from torch import Tensor
+
+from recfb import Log, Meta, OverlapWarning, estimate, evaluate
+from recfb.contracts import Context, Finding
+from recfb.data.history import History
+from recfb.evaluation.gates import unsupported, verdict
+from recfb.evaluation.report import Report
+
+
+class Says(torch.nn.Module):
+    """A reward model that says the same of everything."""
+
+    def __init__(self, value: float, fitted_on: str | None = None) -> None:
+        super().__init__()
+        self.value = value
+        if fitted_on is not None:
+            self.fitted_on = fitted_on
+
+    def bind(self, log: Log) -> Self:
+        return self
+
+    def scores(self, context: Context) -> Tensor:
+        return torch.full((len(context), 4), self.value, dtype=torch.float64)
+
+    def score_of(self, context: Context, item: Tensor) -> Tensor:
+        return torch.full(item.shape, self.value, dtype=torch.float64)
+
+    def top(self, context: Context, k: int) -> Tensor:
+        raise NotImplementedError
+
+
+def run(log: Log, target: list[float] = TARGET, **options: Any) -> Report:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OverlapWarning)
+        return evaluate(log, {"t": Fixed(target)}, **options)
+
+
+def level(report: Report, gate: str, estimator: str) -> str:
+    found = report.gates.filter(gate=gate, estimator=estimator)["level"].to_list()
+    assert len(found) <= 1
+    return found[0] if found else ""
+
+
+def verdict_of(report: Report, estimator: str) -> str:
+    return str(report.table.filter(estimator=estimator)["verdict"].item())
+
+
+RARE = [0.96, 0.02, 0.01, 0.01]
+"""A logger that hardly ever shows what the target wants."""
+
+
+@pytest.mark.parametrize("n, expected", [(150, "fail"), (4000, "warn"), (60_000, "")])
+def test_o_g1_effective_sample_size(n: int, expected: str) -> None:
+    report = run(draw(n, logger=RARE), estimators=["ips", "snips", "dr", "dm"])
+    ess = float(report.table["ess"][0])
+    assert ess < 30 if expected == "fail" else ess < 300 if expected == "warn" else ess > 300
+    assert level(report, "G1", "ips") == level(report, "G1", "snips") == expected
+    assert level(report, "G1", "dr") == ("warn" if expected else "")  # dr only warns
+    assert level(report, "G1", "dm") == ""
+
+
+def test_o_g1_failing_warns_the_caller_by_name() -> None:
+    log = draw(150, logger=RARE)
+    with pytest.warns(OverlapWarning, match=r"too little overlap .*: t \(snips\)\."):
+        evaluate(log, {"same": Fixed(RARE), "t": Fixed(RARE[::-1])}, estimators=["snips"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(draw(2000), {"t": Fixed(TARGET)})
+
+
+@pytest.mark.parametrize("rate, expected", [(0.004, "fail"), (0.015, "warn"), (0.4, "")])
+def test_o_g3_few_rows_carry_the_number(rate: float, expected: str) -> None:
+    log = draw(2000, rates=[rate] * 4)
+    report = run(log, estimators=["ips", "snips", "dr"], interval="student")
+    assert level(report, "G3", "ips") == level(report, "G3", "snips") == expected
+    assert level(report, "G3", "dr") == ""
+    calm = run(log, estimators=["ips", "snips"], interval="likelihood")
+    assert level(calm, "G3", "ips") == level(calm, "G3", "snips") == ""
+    advice = report.gates.filter(gate="G3")["advice"].to_list()
+    assert all("likelihood" in text for text in advice)
+
+
+def test_o_g3_no_click_at_all() -> None:
+    report = run(draw(2000, rates=[0.0] * 4), estimators=["snips"])
+    assert report.table["value"].item() == 0
+    assert level(report, "G3", "snips") == "fail"
+
+
+def shifted(scores: float) -> Log:
+    """Propensities that make the mean weight lie `scores` standard errors from 1."""
+    log = draw(4000)
+    w = torch.tensor(TARGET)[log.tensor("item")] / log.tensor("propensity")
+    factor = float((1 + scores * w.std() / len(w) ** 0.5) / w.mean())
+    return log.with_frame(log.frame.with_columns(propensity=pl.col("propensity") / factor))
+
+
+@pytest.mark.parametrize("z, expected", [(1.0, ""), (2.5, "warn"), (3.5, "fail"), (-2.5, "warn")])
+def test_o_g4_mean_weight_of_ips(z: float, expected: str) -> None:
+    report = run(shifted(z), estimators=["ips", "snips", "dr"])
+    assert level(report, "G4", "ips") == expected
+    assert level(report, "G4", "snips") == level(report, "G4", "dr") == ""
+
+
+def test_o_g4_wrong_propensities() -> None:
+    log = draw(4000)
+    log = log.with_frame(log.frame.with_columns(propensity=pl.col("propensity") / 2))
+    report = run(log, estimators=["ips", "snips", "dr", "dm"])
+    for name in ("ips", "snips", "dr"):
+        assert level(report, "G4", name) == "fail"
+        assert verdict_of(report, name) == "do not use"
+    assert level(report, "G4", "dm") == ""
+
+
+@pytest.mark.parametrize(
+    "mass, weighting, robust, model",
+    [(0.005, "", "", ""), (0.03, "warn", "warn", "warn"), (0.1, "fail", "warn", "warn"),
+     (0.3, "fail", "fail", "warn")],
+)  # fmt: skip
+def test_o_g5_support(mass: float, weighting: str, robust: str, model: str) -> None:
+    log = draw(3000, logger=[0.5, 0.3, 0.2, 0.0])
+    target = [1 - 0.4 - mass, 0.2, 0.2, mass]
+    report = run(log, target, estimators=["ips", "snips", "dr", "dm", "replay"])
+    assert level(report, "G5", "ips") == level(report, "G5", "snips") == weighting
+    assert level(report, "G5", "dr") == robust
+    assert level(report, "G5", "dm") == model
+    if mass == 0.3:
+        text = report.gates.filter(gate="G5", estimator="snips")["evidence"].item()
+        assert text.startswith("30.0% of the target's choices") and "worth up to 0.3" in text
+
+
+def test_o_g5_looks_at_the_position() -> None:
+    log = draw(3000)
+    away = (pl.col("item") == 3) & (pl.col("position") == 2)
+    report = run(log.filter(~away), estimators=["snips"])
+    assert level(report, "G5", "snips") == "fail"  # a third of the requests, 40 % of the target
+    assert "% of the target" in report.table["reasons"].item()
+
+
+def test_o_unsupported_mass_by_hand() -> None:
+    mass = torch.tensor([[[3.0, 1.0], [0.0, 4.0]]])
+    assert unsupported(mass, torch.tensor([[5.0, 0.0], [0.0, 2.0]]))[0] == 1 / 8
+    assert unsupported(None, None) is None
+
+
+def sourced(**meta: Any) -> Log:
+    return draw(2000, meta=Meta(reward_range=(0, 1), **meta))
+
+
+def test_o_g7_source_of_propensities() -> None:
+    every = {"estimators": ["ips", "snips", "dr", "dm"]}
+    for source, expected in (("exact", ""), (None, ""), ("estimated", "warn")):
+        report = run(sourced(propensity=source), **every)
+        assert level(report, "G7", "snips") == level(report, "G7", "dr") == expected
+        assert level(report, "G7", "dm") == ""
+    report = run(sourced(propensity="simulated", draws=200), **every)
+    assert level(report, "G7", "ips") == "warn"
+    report = run(sourced(propensity="simulated", draws=8), **every)  # 0.1 < 1 / 8
+    assert level(report, "G7", "ips") == "fail"
+    text = report.gates.filter(gate="G7", estimator="ips")["evidence"].item()
+    log = sourced(propensity="simulated", draws=8)
+    row = int((log.tensor("propensity") == 0.1).to(torch.int8).argmax())
+    assert f"the smallest is 0.1 at row {row} of part" in text
+
+
+def test_o_g7_without_propensities_dm_and_replay_run_flagged() -> None:
+    log = draw(2000)
+    log = log.with_frame(log.frame.drop("propensity"))
+    target = [0.0, 0.0, 0.0, 1.0]
+    report = run(log, target, estimators=["ips", "snips", "dr", "dm", "replay"])
+    rows = {row["estimator"]: row for row in report.table.to_dicts()}
+    for name in ("ips", "snips", "dr"):
+        assert rows[name]["value"] is None and rows[name]["lower"] is None
+        assert rows[name]["reasons"].startswith("the log has no propensities")
+        assert rows[name]["verdict"] == "do not use"
+    for name in ("dm", "replay"):
+        assert 0.4 < rows[name]["value"] < 0.7
+        assert level(report, "G7", name) == "warn"
+        assert rows[name]["verdict"] == "usable with care"
+    assert rows["dm"]["ess"] is None and rows["dm"]["max_weight"] is None
+    assert report.exit_code == 4
+
+
+def test_o_g8_where_the_reward_model_was_fitted() -> None:
+    log, every = draw(2000), {"estimators": ["snips", "dr", "dm"]}
+    assert level(run(log, **every), "G8", "dr") == ""  # cross-fitted
+    assert level(run(log, reward_model=Says(0.5), **every), "G8", "dr") == "warn"
+    same = run(log, reward_model=Says(0.5, log.name), **every)
+    assert level(same, "G8", "dr") == level(same, "G8", "dm") == "fail"
+    assert level(same, "G8", "snips") == ""
+    assert level(run(log, reward_model=Says(0.5, "other"), **every), "G8", "dr") == ""
+
+
+def test_o_g8_a_fitted_model_keeps_its_clicks() -> None:
+    n = 1200
+    log = draw(n, user=torch.arange(n) // 3)
+    train, test = log.filter(pl.col("user") < 200), log.filter(pl.col("user") >= 200)
+    half = train.filter(pl.col("user") < 100)
+    for other, expected in ((log, "fail"), (train, "fail"), (half, "warn"), (test, "")):
+        model = Says(0.5)
+        model.history = History.of(other)
+        model.vocabulary = log.vocabulary
+        assert level(run(train, reward_model=model, estimators=["dr"]), "G8", "dr") == expected
+
+
+@pytest.mark.parametrize("said, dm", [(0.45, "fail"), (0.5, "")])
+def test_o_g10_residual_of_the_model(said: float, dm: str) -> None:
+    log = draw(20_000, logger=[0.25] * 4, rates=[0.5] * 4)
+    report = run(log, reward_model=Says(said, "other"), estimators=["dm", "dr", "dros", "snips"])
+    assert level(report, "G10", "dm") == level(report, "G10", "dros") == dm
+    assert level(report, "G10", "dr") == ("note" if dm else "")
+    assert level(report, "G10", "snips") == ""
+    assert verdict_of(report, "dr") == "usable"
+
+
+def test_o_g10_a_small_residual_only_warns() -> None:
+    log = draw(20_000, logger=[0.25] * 4, rates=[0.5] * 4)
+    report = run(log, reward_model=Says(0.475, "other"), estimators=["dm"])
+    assert level(report, "G10", "dm") == "warn"  # 5 % of the value, 7 standard errors
+
+
+@pytest.mark.parametrize("lam, expected", [(1e9, ""), (3.2, "warn"), (1.5, "fail")])
+def test_o_g14_bias_of_clipping(lam: float, expected: str) -> None:
+    clipped = functools.partial(estimate.cips, lam=lam)
+    report = run(draw(1000), estimators={"cips": clipped, "ips": estimate.ips})
+    assert level(report, "G14", "cips") == expected
+    assert level(report, "G14", "ips") == ""
+
+
+def test_o_g14_bias_of_shrinking_a_wrong_model() -> None:
+    log, wrong = draw(4000), Says(0.0, "other")
+    hard = functools.partial(estimate.dros, lam=0.3)
+    report = run(log, reward_model=wrong, estimators={"dros": hard, "switch": estimate.switch})
+    assert level(report, "G14", "dros") == "fail"
+    assert level(report, "G14", "switch") == ""  # no weight is above 10
+
+
+def test_o_dm_is_at_best_usable_with_care() -> None:
+    report = run(draw(5000, logger=LOGGER), LOGGER, estimators=["dm", "dr"])
+    assert verdict_of(report, "dm") == "usable with care"
+    assert verdict_of(report, "dr") == "usable"
+
+
+def test_o_the_worst_finding_decides() -> None:
+    warn, fail = Finding("G1", 0, "warn", ""), Finding("G3", 0, "fail", "")
+    assert verdict([]) == "usable" and verdict([warn]) == "usable with care"
+    assert verdict([warn, fail]) == "do not use"
