@@ -27,16 +27,20 @@ ROOMS = (
 )
 ALLOWED = ("recfb", "torch.optim", "pytorch_lightning.callbacks", "pytorch_lightning.loggers")
 
+_trusted: set[str] = set()
+
 
 def allow(modules: Sequence[str] = ()) -> None:
     """Set which import paths a configuration may name, and make every room known by short names."""
     from jsonargparse import set_parsing_settings
 
+    before = _trusted - set(modules)  # settings add up, so what was trusted once is taken back
     set_parsing_settings(
-        import_path_denylist=["*"],
+        import_path_denylist=["*", *sorted(before)],
         import_path_allowlist=[*ALLOWED, *modules],
         instantiate_subclass_spec_in_any=False,
     )
+    _trusted.update(modules)
     for room in ROOMS:
         import_module(f"recfb.{room}")
 

@@ -40,7 +40,7 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code is 0, 1 for a RecfbError, 2 for a wrong call, or the verb's
     own."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = [*(sys.argv[1:] if argv is None else argv)]  # `list` is a module of this package
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(usage() + "\n")
         return 0

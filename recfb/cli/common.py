@@ -28,7 +28,9 @@ SHOWN = ("user", "item", "reward", "propensity", "time", "position")
 def parser_of(verb: str, about: str, modules: Sequence[str] = ()) -> ArgumentParser:
     """A parser for a verb; class names in its values resolve under the allowlist."""
     allow(modules)
-    return ArgumentParser(prog=f"recfb {verb}", description=about, exit_on_error=False)
+    return ArgumentParser(
+        prog=f"recfb {verb}", description=about, exit_on_error=False, allow_abbrev=False
+    )
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
@@ -40,16 +42,13 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         raise ConfigError(explain(str(error), [n.lstrip("-") for n in names])) from None
 
 
-def add_log(parser: ArgumentParser, name: str = "log") -> None:
-    """The positional log and the options that map its columns."""
-    parser.add_argument(name, type=str, help="a file, a folder, or the name of a data set")
-    add_columns(parser)
-
-
-def add_columns(parser: ArgumentParser) -> None:
-    """--user, --item and so on: the names that your file has for recfb's columns."""
+def add_log(parser: ArgumentParser, *, without: Sequence[str] = ()) -> None:
+    """The positional log, and --user, --item and so on: the names its columns have in the file."""
+    parser.add_argument("log", type=str, help="a file, a folder, or the name of a data set")
     group = parser.add_argument_group("columns of your file")
     for column, spec in COLUMNS.items():
+        if column in without:
+            continue
         shown = f"column with: {spec.meaning}" if column in SHOWN else HIDDEN
         group.add_argument(f"--{column}", type=str | None, metavar="COLUMN", help=shown)
     about = "rewards of at least this are clicks"

@@ -31,7 +31,7 @@ def check_distribution(policy: Any, log: Log) -> None:
     assert probs.dtype == torch.float64, f"probs is {probs.dtype}, not float64"
     assert bool((probs >= 0).all()), "a probability is negative"
     off = float((probs.sum(1) - 1).abs().max())
-    assert off < 1e-8, f"a row sums to 1 {off:+.2g}"
+    assert off < 1e-8, f"the sum of a row is off by {off:.2g}"
 
 
 def check_unavailable(policy: Any, log: Log) -> None:

@@ -29,13 +29,13 @@ from recfb.data.log import Log
 from recfb.errors import UnboundError
 from recfb.random import stream
 from recfb.testing import acting, learning
-from recfb.testing.outcome import outcome, ready, same
+from recfb.testing.outcome import FEATURES, outcome, ready, same
 
 Check = Callable[[Any, Log], None]
 
 
 def example_log() -> Log:
-    """12 users x 9 items with propensities, times and positions; item 8 is shown and never clicked.
+    """12 users x 9 items with propensities, times, positions and features; item 8 is never clicked.
 
     >>> example_log().clicks.per_item.tolist()[-1]
     0
@@ -43,7 +43,7 @@ def example_log() -> Log:
     user, item = torch.meshgrid(torch.arange(12), torch.arange(9), indexing="ij")
     shown = ((user * 5 + item * 7) % 4 != 0).flatten()
     user, item = user.flatten()[shown], item.flatten()[shown]
-    clicked = ((user + item) % 2 == 0) & (item != 8)
+    clicked = ((user + item) % 2 == 0) & (user >= item) & (item != 8)
     rows = {
         "user": user,
         "item": item,
@@ -51,6 +51,7 @@ def example_log() -> Log:
         "propensity": 0.2 + 0.6 * ((item * 3 + user) % 5).double() / 5,
         "time": torch.arange(len(user)),
         "position": (item % 3 + 1).to(torch.int16),
+        "features": FEATURES[user],
     }
     return Log.of(pl.DataFrame({k: v.numpy() for k, v in rows.items()}), n_users=12, n_items=9)
 
@@ -70,9 +71,9 @@ def check(thing: Any, log: Log | None = None) -> None:
 
 def checks(thing: Any) -> dict[str, Check]:
     """The checks that fit a component, by name."""
-    found: list[Check] = [check_configuration, check_repr, check_unbound, check_same_seed]
+    found: list[Check] = [check_configuration, check_repr, check_same_seed]
     if not isinstance(thing, World):
-        found += [check_state_dict, check_bind_twice, check_input_is_unchanged]
+        found += [check_unbound, check_state_dict, check_bind_twice, check_input_is_unchanged]
     for kind, more in (
         (Scorer, learning.SCORER),
         (Fitted, learning.FITTED),
@@ -90,7 +91,8 @@ def checks(thing: Any) -> dict[str, Check]:
 def _named(run: Check) -> Check:
     def named(thing: Any, log: Log) -> None:
         try:
-            run(copy.deepcopy(thing), log)
+            with torch.set_grad_enabled(run is learning.check_losses):
+                run(copy.deepcopy(thing), log)
         except AssertionError as error:
             raise AssertionError(f"{run.__name__}: {type(thing).__name__}: {error}") from error
 

@@ -24,6 +24,9 @@ from recfb.contracts import (
 from recfb.data.log import Log
 from recfb.random import stream
 
+FEATURES = torch.rand(12, 3, generator=stream(0, "features"))
+"""What is known of the users of the example log: (12, 3)."""
+
 
 def ready(thing: Any, log: Log, *, seed: int) -> Any:
     """Bound, reset and, where it has `solve`, solved."""
@@ -98,7 +101,8 @@ def draw(sampler: Sampler, log: Log, seed: int, step: Step | None = None) -> Bat
     """One epoch of a sampler as one batch."""
     rows = sampler.rows(stream(seed, "rows"))
     step = step or Step(5, 1, 10, stream(seed, "step"))
-    return sampler(rows, score_of, step)
+    batch: Batch = sampler(rows, score_of, step)
+    return batch
 
 
 def batch_tensors(batch: Batch) -> list[Tensor]:
@@ -109,8 +113,8 @@ def batch_tensors(batch: Batch) -> list[Tensor]:
 
 def context_of(log: Log) -> Context:
     """A request of every user, with features for those who want them."""
-    features = torch.rand(log.n_users, 3, generator=stream(0, "features"), dtype=torch.float64)
-    return Context(torch.arange(log.n_users), 0, features=features.float())
+    user = torch.arange(log.n_users)
+    return Context(user, 0, features=FEATURES[user % len(FEATURES)])
 
 
 def trajectory(world: World[Any], seed: int, rounds: int = 3) -> list[Tensor]:
@@ -121,6 +125,7 @@ def trajectory(world: World[Any], seed: int, rounds: int = 3) -> list[Tensor]:
         slate = slate_for(world, state, t)
         feedback, truth = world.respond(state, slate, stream(seed, "respond", t))
         seen += [feedback.reward, world.values(state)]
+        seen += [x for x in (feedback.delay, feedback.cost, feedback.extra) if x is not None]
         seen += [truth[name].double() for name in sorted(truth)]
         state = world.step(state, slate, truth, stream(seed, "step", t))
     return seen

@@ -1,0 +1,84 @@
+"""`recfb fit LOG --model ...`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from recfb.cli.common import add_log, parse, parser_of, plain, read_log, run_folder, say
+from recfb.contracts import Fitted, Solver, describe
+from recfb.data.columns import COLUMNS
+from recfb.errors import ConfigError
+from recfb.fit import fit
+from recfb.recommender import Recommender
+from recfb.store import save
+
+NOT_OPTIONS = {"log", "module", "valid", "ckpt_path"}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Fit a recommender or a solver to a log and write runs/NAME/model."""
+    modules, argv = split_imports(argv)
+    parser = _parser(modules)
+    cfg = parse(parser, argv)
+    model: Fitted = parser.instantiate(cfg).model
+    log = read_log(cfg.log, cfg)
+    train, valid = (log, None) if cfg.valid is None else log.split_by_time(1 - cfg.valid)
+    say(f"{log}\n{model}")
+    with run_folder(cfg.name, "fit", {**plain(cfg), "model": describe(model)}) as folder:
+        options = _options(cfg, parser.get_defaults())
+        if folder is not None and isinstance(model, Recommender):
+            options.setdefault("default_root_dir", str(folder))
+        fit(train, model, valid=valid, **options)
+        if folder is not None:
+            save(model, folder / "model")
+    if cfg.name is None:
+        say("fitted, and not kept: give it a --name to write runs/NAME")
+    return 0
+
+
+def split_imports(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """--import MODULE, which must be known before anything else is parsed."""
+    modules, rest = [], []
+    words = iter(argv)
+    for word in words:
+        if word == "--import":
+            modules.append(next(words, ""))
+        elif word.startswith("--import="):
+            modules.append(word.partition("=")[2])
+        else:
+            rest.append(word)
+    if "" in modules:
+        raise ConfigError("--import names a module whose classes you trust: --import my.package")
+    return modules, rest
+
+
+def _parser(modules: Sequence[str]) -> ArgumentParser:
+    about = "Fit a recommender (a scorer, an objective and a sampler) or a solver to a log."
+    parser = parser_of("fit", about, modules)
+    parser.add_argument("--config", action="config", help="options from a YAML file")
+    add_log(parser, without=["logger"])  # Lightning has an option of this name
+    parser.add_argument("--name", type=str | None, help="write the model to runs/NAME")
+    parser.add_argument(
+        "--valid", type=float | None, metavar="SHARE", help="the latest rows, for early stopping"
+    )
+    parser.add_argument(
+        "--import", type=str | None, metavar="MODULE", help="allow classes of this module"
+    )
+    parser.add_subclass_arguments(
+        (Recommender, Solver),
+        "model",
+        help="Recommender with .scorer, .objective, .sampler, or a solver such as ALS",
+    )
+    parser.set_defaults({"model": {"class_path": "recfb.recommender.Recommender"}})
+    parser.add_function_arguments(fit, skip=NOT_OPTIONS, as_group=False)
+    return parser
+
+
+def _options(cfg: Namespace, defaults: Namespace) -> dict[str, Any]:
+    """The options of `fit` and of Lightning's Trainer that were given a value of their own."""
+    ours = {"config", "log", "name", "valid", "import", "model", "binarise", *COLUMNS}
+    given = {k: v for k, v in vars(cfg).items() if k not in ours}
+    return {k: v for k, v in given.items() if v != defaults.get(k)}

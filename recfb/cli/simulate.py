@@ -1,0 +1,67 @@
+"""`recfb simulate NAME`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+from torch import Tensor
+from tqdm import tqdm
+
+from recfb import plots
+from recfb.cli.common import parse, parser_of, plain, run_folder, say, show
+from recfb.contracts import Round, describe
+from recfb.shelf import simulator
+
+
+class Bar:
+    """A probe that moves a progress bar, and measures nothing."""
+
+    def __init__(self, total: int, label: str) -> None:
+        self.bar = tqdm(total=total, desc=label, leave=False, disable=None)
+
+    def __call__(self, round: Round) -> Mapping[str, Tensor]:
+        """One round is over."""
+        self.bar.update()
+        return {}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a named loop with its policies; with --claims, check what it says of them."""
+    parser = parser_of("simulate", "Run a named feedback loop, and check its claims.")
+    parser.add_argument("simulator", type=str, help="a name from `recfb list simulators`")
+    parser.add_argument(
+        "--policy", type=str, nargs="*", default=[], help="some of its policies; all without it"
+    )
+    parser.add_argument("--rounds", type=int | None, help="other than the simulator's own")
+    parser.add_argument("--replications", type=int | None, help="other than the simulator's own")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--claims", action="store_true", help="check the simulator's claims")
+    parser.add_argument(
+        "--name", type=str | None, help="write log, metrics and picture to runs/NAME"
+    )
+    cfg = parse(parser, argv)
+    world = simulator(cfg.simulator)
+    say(f"{cfg.simulator}: {world.summary}\n{world.source}\n")
+    if cfg.claims:
+        table = world.check()
+        show(table)
+        return 0 if bool(table["holds"].all()) else 1
+    changed = {k: cfg[k] for k in ("rounds", "replications") if cfg[k] is not None}
+    for key, value in changed.items():
+        setattr(world, key, value)
+    names = cfg.policy or list(world.policies)
+    with run_folder(cfg.name, "simulate", {**plain(cfg), "simulator": describe(world)}) as folder:
+        runs = {name: world.run(name, seed=cfg.seed) for name in names}
+        metrics = pl.concat([run.metrics for run in runs.values()])
+        show(metrics.filter(pl.col("round") == pl.col("round").max()))
+        if folder is not None:
+            metrics.write_parquet(folder / "table.parquet")
+            for name, run in runs.items():
+                run.log.write(folder / "log" / name)
+                run.truth.write_parquet(folder / f"truth-{name}.parquet")
+            keys = [
+                name for name in metrics.columns if name not in ("policy", "replication", "round")
+            ]
+            plots.write(plots.by_round(metrics, keys[:4], world.summary), folder / "rounds.png")
+    return 0

@@ -1,0 +1,203 @@
+"""Every public component goes through the same named checks, and every parameter of it matters."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+import torch
+from torch import Tensor
+
+from recfb import (
+    Log,
+    Recommender,
+    exposures,
+    objectives,
+    policies,
+    samplers,
+    scorers,
+    solvers,
+    worlds,
+)
+from recfb.beliefs import Linear
+from recfb.config import ROOMS
+from recfb.contracts import Feedback, Policy, Slate
+from recfb.random import stream
+from recfb.testing import checks, example_log
+from recfb.testing.outcome import context_of, outcome, ready, rows_of, same
+
+LOG = example_log()
+PARTS_OF_TASTES = (worlds.PBM, worlds.Gaussian, worlds.Attraction)
+
+
+def made() -> dict[str, Callable[[], Any]]:
+    """An instance of every public component; those without an entry here need no arguments."""
+    matrix = torch.rand(4, 5, generator=stream(0))
+    return {
+        "RelMF": lambda: objectives.RelMF(exposures.Popularity(power=2.0), clip=0.5),
+        "solvers.RelMF": lambda: solvers.RelMF(
+            exposures.Popularity(power=2.0), dim=3, l2=0.3, clip=0.5, sweeps=2
+        ),
+        "ALS": lambda: solvers.ALS(dim=3, l2=0.5, sweeps=2),
+        "MF": lambda: scorers.MF(dim=4),
+        "Gaussian": lambda: worlds.Gaussian(minority=0.5, shift=1.0),
+        "Ranked": lambda: policies.Ranked(solvers.ALS(dim=3, l2=0.5, sweeps=2), epsilon=0.3),
+        "UCB": lambda: policies.UCB(Linear()),
+        "BetaThompson": lambda: policies.BetaThompson(alpha=1.5, beta=2.0),
+        "Arms": lambda: worlds.Arms([0.2, 0.5, 0.7]),
+        "Tastes": lambda: worlds.Tastes(7, 6),
+        "Matrix": lambda: worlds.Matrix(matrix),
+        "OneSided": lambda: worlds.OneSided(worlds.Arms([0.2, 0.5, 0.7])),
+        "Delayed": lambda: worlds.Delayed(
+            worlds.Arms([0.2, 0.5, 0.7]), rounds=2, mean=4.0, lost=0.2
+        ),
+        "recommender": lambda: Recommender(scorers.MF(dim=4), objectives.BPR(), samplers.Clicks()),
+    }
+
+
+def is_base(cls: type) -> bool:
+    """Abstract classes, and the common base of the wrappers, are no components themselves."""
+    return inspect.isabstract(cls) or cls is worlds.Wrapper
+
+
+def components() -> Iterator[tuple[str, Callable[[], Any]]]:
+    known = made()
+    for room in ROOMS:
+        module = import_module(f"recfb.{room}")
+        for name in module.__all__:
+            cls = getattr(module, name)
+            if inspect.isclass(cls) and hasattr(cls, "bind") and not is_base(cls):
+                yield f"{room}.{name}", known.get(f"{room}.{name}", known.get(name, cls))
+
+
+COMPONENTS = dict(components())
+CASES = [(name, check) for name, make in COMPONENTS.items() for check in checks(make())]
+
+
+@pytest.mark.parametrize(("name", "check"), CASES, ids=[f"{n}-{c}" for n, c in CASES])
+def test_conformance(name: str, check: str) -> None:
+    thing = COMPONENTS[name]()
+    checks(thing)[check](thing, LOG)
+
+
+# ---- every constructor parameter changes something
+
+
+def behaviour(thing: Any, log: Log) -> list[Tensor]:
+    """More than `outcome`: a policy also after it has learned, a sampler also its length."""
+    if isinstance(thing, PARTS_OF_TASTES):
+        place = {worlds.PBM: "clicks", worlds.Gaussian: "population"}.get(type(thing), "drift")
+        return outcome(worlds.Tastes(7, 6, **{place: thing}), log, seed=0)
+    thing = ready(thing, log, seed=0)
+    seen = outcome(thing, log, seed=0)
+    seen += [value.double() for value in thing.state_dict().values()]
+    if hasattr(thing, "update"):
+        context = context_of(log)
+        context = context[torch.arange(len(context)).repeat(3)]
+        item = torch.arange(len(context))[:, None] % log.n_items  # (B, 1)
+        reward = ((item + context.user[:, None]) % 2).float()
+        half = torch.full(item.shape, 0.5, dtype=torch.float64)
+        slate, feedback = Slate(item, propensity=half), Feedback(reward)
+        thing.update(context, slate, feedback, stream(0, "update"))
+        if isinstance(thing, Policy):
+            seen += outcome(thing, log, seed=0)
+        else:
+            seen += [thing.scores(context), thing.width(context)]
+    if hasattr(thing, "penalty"):
+        seen.append(torch.as_tensor(thing.penalty(rows_of(log)), dtype=torch.float64))
+    return seen
+
+
+def altered(kind: Any, value: Any) -> Any:
+    """Another legal value of a simple parameter, or None where there is no rule."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return 0.5 * value + 0.05
+    for part in (kind, *get_args(kind)):
+        if get_origin(part) is Literal:
+            return next((option for option in get_args(part) if option != value), None)
+    if isinstance(value, (list, tuple)) and value and all(isinstance(x, float) for x in value):
+        return type(value)(0.5 * x + 0.05 for x in value)
+    return None
+
+
+def parameters() -> Iterator[tuple[str, str]]:
+    for name, make in COMPONENTS.items():
+        cls = type(make())
+        for key, parameter in inspect.signature(cls.__init__).parameters.items():
+            packed = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            if key != "self" and not packed:
+                yield name, key
+
+
+@pytest.mark.parametrize(("name", "key"), list(parameters()))
+def test_every_parameter_changes_something(name: str, key: str) -> None:
+    thing = COMPONENTS[name]()
+    cls = type(thing)
+    arguments = {
+        k: getattr(thing, k) for k in inspect.signature(cls.__init__).parameters if k != "self"
+    }
+    value = altered(get_type_hints(cls.__init__).get(key), arguments[key])
+    if value is None:
+        pytest.skip("no rule to alter this kind of value; a component is checked by its own tests")
+    changed = cls(**copy.deepcopy({**arguments, key: value}))
+    before, after = behaviour(copy.deepcopy(thing), LOG), behaviour(changed, LOG)
+    differs = len(before) != len(after) or any(
+        a.shape != b.shape for a, b in zip(before, after, strict=True)
+    )
+    assert differs or not same(before, after), (
+        f"{key}={value} computes what {key}={arguments[key]} does"
+    )
+
+
+# ---- the checks can fail
+
+
+def test_a_policy_that_does_not_sum_to_one_is_caught() -> None:
+    class Wrong(policies.Uniform):
+        def probs(self, context: Any) -> Tensor:
+            return super().probs(context) * 0.99
+
+    with pytest.raises(
+        AssertionError, match=r"check_distribution: Wrong: the sum of a row is off by 0\.01"
+    ):
+        checks(Wrong())["check_distribution"](Wrong(), LOG)
+
+
+def test_a_sampler_that_draws_clicked_negatives_is_caught() -> None:
+    class Wrong(samplers.Clicks):
+        def forward(self, rows: Tensor, score: Any, step: Any) -> Any:
+            batch = super().forward(rows, score, step)
+            batch.item[:, 1] = batch.item[:, 0]
+            return batch
+
+    with pytest.raises(AssertionError, match="check_gives: Wrong: a negative was clicked"):
+        checks(Wrong())["check_gives"](Wrong(), LOG)
+
+
+def test_a_scorer_that_mixes_rows_is_caught() -> None:
+    class Wrong(scorers.MF):
+        def all(self, user: Tensor, out: Tensor | None = None) -> Tensor:
+            return super().all(user, out).roll(1, 0)
+
+    for name in ("check_row_order", "check_all_agrees_with_forward"):
+        with pytest.raises(AssertionError, match=name):
+            checks(Wrong(dim=4))[name](Wrong(dim=4), LOG)
+
+
+def test_a_world_that_writes_into_its_state_is_caught() -> None:
+    class Wrong(worlds.Tastes):
+        def observe(self, state: Any) -> Any:
+            state.taste.mul_(1.5)
+            return super().observe(state)
+
+    wrong = Wrong(7, 6)
+    with pytest.raises(AssertionError, match="check_state_is_not_written"):
+        checks(wrong)["check_state_is_not_written"](wrong, LOG)
