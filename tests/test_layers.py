@@ -23,7 +23,7 @@ LAYER = {
     "exposures": 3,
     "objectives": 3,
     "solvers": 3,
-    "beliefs": 3,
+    "beliefs": 2,  # policies are built over them
     "policies": 3,
     "worlds": 3,
     "evaluation": 3,

@@ -7,6 +7,7 @@ generator is ever stored.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ class Component(Described, nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             ours = (base for base in type(self).__mro__ if issubclass(base, Component))
-            if any(name in base.__dict__.get("__annotations__", {}) for base in ours):
+            if any(name in inspect.get_annotations(base) for base in ours):
                 raise _Missing(
                     f"{type(self).__name__} has no {name!r} yet: bind(log) allocates it. "
                     "Fit it with recfb.fit(log, ...), or call .bind(log) and .reset(generator) "

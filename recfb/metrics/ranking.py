@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
 import torch
 from torch import Tensor
 
+from recfb.errors import ConfigError, nearest
+from recfb.metrics.loops import concentration
 from recfb.random import mix64
 
 
@@ -29,5 +35,157 @@ def top_k(scores: Tensor, k: int, user: Tensor) -> Tensor:
         )  # sorts as the floats do
         column = torch.arange(n, device=scores.device)
         noise = mix64(user[tied, None].to(torch.int64) * n + column) & 0x7FFFFFFF  # (rows, n)
-        pick[tied] = ((order << 32) + noise).topk(k, dim=1).indices
+        pick[tied] = ((order << 32) + noise).topk(pick.shape[1], dim=1).indices
     return pick
+
+
+Discount = Literal["log2", "saito"]
+Norm = Literal["ideal", "n_pos", "none", "untruncated"]
+
+
+def discounts(k: int, kind: Discount = "log2") -> Tensor:
+    """The weight of ranks 1..k: 1 / log2(rank + 1), or for "saito" 1, 1, 1 / log2(3), ...: (k,).
+
+    "saito" is the discount in the published code of Rel-MF, where rank r >= 2 weighs 1 / log2(r).
+
+    >>> discounts(3).round(decimals=4).tolist(), discounts(3, "saito").round(decimals=4).tolist()
+    ([1.0, 0.6309, 0.5], [1.0, 1.0, 0.6309])
+    """
+    rank = torch.arange(1, k + 1, dtype=torch.float64)
+    return 1 / torch.log2(rank + 1 if kind == "log2" else rank.clamp(min=2))
+
+
+def ndcg(
+    gain: Tensor, n_pos: Tensor, *, discount: Discount = "log2", norm: Norm = "ideal"
+) -> Tensor:
+    """Discounted gain of lists over that of the best lists: (B, K), (B,) -> (B,) float64.
+
+    Järvelin and Kekäläinen (2002). `norm` is what DCG@K is divided by: "ideal" the DCG of
+    min(n_pos, K) clicks at the top, "untruncated" of all n_pos clicks, "n_pos" their number,
+    "none" one.
+
+    Args:
+        gain: 1 where the item at that rank was clicked, best first.
+        n_pos: clicks of the user, inside the list or not; users without one give NaN.
+
+    >>> ndcg(torch.tensor([[0.0, 1.0, 0.0]]), torch.tensor([1])).round(decimals=4).tolist()
+    [0.6309]
+    """
+    k = gain.shape[1]
+    weight = discounts(k, discount).to(gain.device)  # (K,)
+    dcg = gain.to(torch.float64) @ weight  # (B,)
+    if norm == "none":
+        return dcg
+    if norm == "n_pos":
+        return dcg / n_pos
+    most = k if norm == "ideal" else max(k, int(n_pos.max())) if len(n_pos) else k
+    ideal = discounts(most, discount).to(gain.device).cumsum(0)  # (most,)
+    best = ideal[n_pos.clamp(min=1, max=most) - 1]  # (B,)
+    return torch.where(n_pos > 0, dcg / best, torch.nan)
+
+
+def recall(gain: Tensor, n_pos: Tensor) -> Tensor:
+    """The share of a user's clicks that is in the list: (B, K), (B,) -> (B,) float64.
+
+    >>> recall(torch.tensor([[1.0, 0.0]]), torch.tensor([4])).tolist()
+    [0.25]
+    """
+    return gain.to(torch.float64).sum(1) / n_pos
+
+
+def average_precision(gain: Tensor, n_pos: Tensor, *, norm: Norm = "ideal") -> Tensor:
+    """The mean precision at the ranks of the clicks: (B, K), (B,) -> (B,) float64.
+
+    Divided by min(n_pos, K) ("ideal"), n_pos ("n_pos", "untruncated") or 1 ("none").
+
+    >>> average_precision(torch.tensor([[1.0, 0.0, 1.0]]), torch.tensor([2])).tolist()
+    [0.8333333333333333]
+    """
+    hits = gain.to(torch.float64)
+    rank = torch.arange(1, gain.shape[1] + 1, device=gain.device)
+    total = (hits * hits.cumsum(1) / rank).sum(1)  # (B,)
+    if norm == "none":
+        return total
+    return total / (n_pos.clamp(max=gain.shape[1]) if norm == "ideal" else n_pos)
+
+
+def hit(gain: Tensor, n_pos: Tensor) -> Tensor:
+    """1 where the list has a click at all: (B, K), (B,) -> (B,) float64.
+
+    >>> hit(torch.tensor([[0.0, 1.0], [0.0, 0.0]]), torch.tensor([1, 1])).tolist()
+    [1.0, 0.0]
+    """
+    return torch.where(n_pos > 0, gain.to(torch.float64).amax(1), torch.nan)
+
+
+def coverage(count: Tensor) -> Tensor:
+    """The share of items that occur at all: (..., n_items) counts -> (...) float64.
+
+    >>> coverage(torch.tensor([3, 0, 1, 0])).tolist()
+    0.5
+    """
+    return (count > 0).to(torch.float64).mean(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric with its cut-off and variant, as it was named: "ndcg@10:saito,n_pos".
+
+    >>> Metric.of("ndcg@5:saito").discount
+    'saito'
+    """
+
+    name: str
+    kind: str
+    k: int
+    discount: Discount = "log2"
+    norm: Norm = "ideal"
+
+    @classmethod
+    def of(cls, name: str) -> Metric:
+        """Read a name: KIND@K, then variants after a colon.
+
+        Raises:
+            ConfigError: an unknown kind, cut-off or variant.
+        """
+        head, _, tail = name.partition(":")
+        kind, _, k = head.partition("@")
+        if kind not in (*PER_USER, *PER_LIST):
+            known = [*PER_USER, *PER_LIST]
+            raise ConfigError(
+                f"{name!r} is no ranking metric; there are {known}.{nearest(kind, known)} "
+                "Write them as ndcg@10."
+            )
+        if not k.isdigit() or int(k) < 1:
+            raise ConfigError(f"{name!r} has no cut-off. Write {kind}@10.")
+        variant: dict[str, Any] = {}
+        for word in tail.split(",") if tail else []:
+            option = VARIANTS.get(word)
+            if option is None or option not in OPTIONS.get(kind, ()):
+                known = [w for w, o in VARIANTS.items() if o in OPTIONS.get(kind, ())]
+                raise ConfigError(f"{name!r}: {kind} has the variants {known}, found {word!r}.")
+            variant[option] = word
+        return cls(name, kind, int(k), **variant)
+
+    def per_user(self, gain: Tensor, n_pos: Tensor) -> Tensor:
+        """The metric of each list, cut at k: (B, K >= k), (B,) -> (B,) float64."""
+        cut, options = gain[:, : self.k], OPTIONS.get(self.kind, ())
+        values: Tensor = PER_USER[self.kind](
+            cut, n_pos, **{option: getattr(self, option) for option in options}
+        )
+        return values
+
+
+PER_USER: dict[str, Callable[..., Tensor]] = {
+    "ndcg": ndcg,
+    "recall": recall,
+    "map": average_precision,
+    "hit": hit,
+}
+"""Metrics of one user's list, averaged over users."""
+
+PER_LIST: dict[str, Callable[[Tensor], Tensor]] = {"coverage": coverage, "gini": concentration}
+"""Metrics of how often each item is in the lists of all users."""
+
+OPTIONS = {"ndcg": ("discount", "norm"), "map": ("norm",)}
+VARIANTS = {"saito": "discount", "n_pos": "norm", "none": "norm", "untruncated": "norm"}

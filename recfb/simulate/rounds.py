@@ -1,0 +1,245 @@
+"""The rounds of one run: refit if due, observe, act, respond, log, update, probes, step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Generator, Tensor
+
+from recfb.contracts import (
+    Context,
+    Feedback,
+    Policy,
+    Probe,
+    Round,
+    Slate,
+    Truth,
+    World,
+    cat,
+    describe,
+)
+from recfb.data import Log
+from recfb.errors import SupportError
+from recfb.policies import Uniform
+from recfb.random import derive, splitmix64, stream
+from recfb.simulate.delays import Parcel, deliver, pack
+from recfb.simulate.record import Entry, Recorder
+from recfb.simulate.refit import Refit, learns_from_logs, trainer
+
+STREAMS = ("respond", "step", "act", "update")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run between two rounds: all that going on from here, or forking, needs."""
+
+    time: int
+    world: Any
+    policy: Policy
+    opening: Log
+    log: pl.DataFrame
+    truth: pl.DataFrame
+    waiting: Parcel | None
+    generation: int
+    fitted: bool
+    serial: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one replication, or one vectorised run, is to do. Picklable, so that a worker can be
+    given one."""
+
+    world: World[Any]
+    policy: Policy
+    rounds: int
+    slate: int
+    learners: int
+    replication: int
+    refit: Refit
+    probes: Sequence[Probe]
+    seed: int
+    device: str
+    state: Snapshot | None
+    hold: bool
+    folders: tuple[Path, Path] | None
+
+
+@dataclass(frozen=True)
+class Played:
+    """What one replication, or one vectorised run, gave."""
+
+    opening: Log
+    first: int
+    learners: int
+    start: int
+    log: pl.DataFrame
+    truth: pl.DataFrame
+    probes: Sequence[Mapping[str, Tensor]]
+    state: Snapshot
+    rows: int
+
+
+def play(plan: Plan) -> Played:
+    """Play all rounds of a plan."""
+    loop = Loop(plan)
+    start = loop.time
+    for _ in range(plan.rounds):
+        loop.round()
+    return loop.finish(start)
+
+
+class Loop:
+    """The rounds of one plan. Every round re-seeds the streams of world and policy from their
+    names and the round, so a run can go on from any round and nobody's draws change another's."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.seed = derive(plan.seed, "replication", plan.replication)
+        self.bases = {name: derive(self.seed, name) for name in STREAMS}
+        self.streams = {name: torch.Generator(device=plan.device) for name in STREAMS}
+        cpu = torch.device(plan.device).type == "cpu"
+        self.world = plan.world if cpu else deepcopy(plan.world).to(plan.device)
+        self.probes: list[Mapping[str, Tensor]] = []
+        if plan.state is None:
+            self._start()
+        else:
+            self._resume(plan.state)
+        self.learns = learns_from_logs(self.policy)
+        self.uniform = Uniform().bind(self.opening)
+
+    def _start(self) -> None:
+        plan = self.plan
+        self.time, self.generation, self.fitted = 0, 0, False
+        self.waiting: Parcel | None = None
+        begin = stream(self.seed, "start", device=plan.device)
+        self.state = self.world.start(begin, plan.learners)
+        self.opening = self.world.opening(self.state, plan.learners, plan.rounds)
+        self.policy = self._fresh()
+        self.recorder = Recorder(
+            plan.learners, plan.replication, folders=plan.folders, hold=plan.hold
+        )
+
+    def _resume(self, before: Snapshot) -> None:
+        plan = self.plan
+        self.time, self.generation, self.fitted = before.time, before.generation, before.fitted
+        self.waiting, self.state, self.opening = before.waiting, before.world, before.opening
+        if describe(before.policy) == describe(plan.policy):
+            self.policy = deepcopy(before.policy)
+        else:
+            self.policy, self.fitted = self._fresh(), False
+        self.recorder = Recorder(
+            plan.learners,
+            plan.replication,
+            serial=before.serial,
+            folders=plan.folders,
+            hold=plan.hold,
+        )
+        self.recorder.preload(before.log, before.truth)
+
+    def _fresh(self) -> Policy:
+        policy = deepcopy(self.plan.policy).bind(self.opening)
+        policy.reset(stream(self.seed, "reset"))
+        return policy.to(self.plan.device)
+
+    def _stream(self, name: str) -> Generator:
+        return self.streams[name].manual_seed(
+            splitmix64((self.bases[name] + self.time) & 0xFFFFFFFFFFFFFFFF)
+        )
+
+    def round(self) -> None:
+        """One round, in the order that truth and log rely on."""
+        self._refit()
+        with torch.no_grad():
+            context = self.world.observe(self.state)
+            slate = self._act(context)
+            feedback, truth = self.world.respond(self.state, slate, self._stream("respond"))
+            self.recorder.add(Entry(self.time, self.generation, context, slate, feedback, truth))
+            self._update(context, slate, feedback)
+            if self.plan.probes:
+                self._probe(context, slate, feedback, truth)
+            self.state = self.world.step(self.state, slate, truth, self._stream("step"))
+        self.time += 1
+
+    def _refit(self) -> None:
+        plan, late = self.plan, not self.fitted and self.time >= self.plan.refit.uniform
+        if not self.learns or not (late or plan.refit.due(self.time)):
+            return
+        seen = self.recorder.frames()[0]
+        view = plan.refit.view(seen, self.time) if seen.height else seen
+        known = self.opening.frame
+        rows = pl.concat([known, view], how="diagonal") if known.height and view.height else view
+        if not rows.height:
+            rows = known
+        if not rows.height:
+            return
+        warm = plan.refit.warm and self.fitted
+        self.policy.refit(
+            self.opening.with_frame(rows),
+            trainer(derive(self.seed, "fit", self.time), warm, plan.device),
+        )
+        self.generation, self.fitted = self.generation + 1, True
+
+    def _act(self, context: Context) -> Slate:
+        k, generator = self.plan.slate, self._stream("act")
+        if self.time < self.plan.refit.uniform:
+            return self.uniform.act(context, generator, k=k)
+        if self.policy.privileged:
+            self.policy.look(self.world.values(self.state))
+        slate = self.policy.act(context, generator, k=k)
+        check_slate(slate, len(context), k, self.world.n_items, type(self.policy).__name__)
+        return slate
+
+    def _update(self, context: Context, slate: Slate, feedback: Feedback) -> None:
+        if feedback.delay is None and self.waiting is None:
+            self.policy.update(context, slate, feedback, self._stream("update"))
+            return
+        new = pack(context, slate, feedback, self.time, self.plan.learners)
+        self.waiting = new if self.waiting is None else cat([self.waiting, new])
+        due, self.waiting = deliver(self.waiting, self.time)
+        if len(due):
+            self.policy.update(due.context, due.slate, due.feedback, self._stream("update"))
+
+    def _probe(self, context: Context, slate: Slate, feedback: Feedback, truth: Truth) -> None:
+        done = Round(
+            self.time, context, slate, feedback, truth, self.policy, self.world, self.state
+        )
+        found: dict[str, Tensor] = {}
+        for probe in self.plan.probes:
+            found.update(probe(done))
+        self.probes.append(found)
+
+    def finish(self, start: int) -> Played:
+        """Write what is left, and say where the run stands."""
+        self.recorder.close()
+        log, truth = self.recorder.frames()
+        state = Snapshot(
+            self.time, self.state, self.policy, self.opening, log, truth, self.waiting,
+            self.generation, self.fitted, self.recorder.serial,
+        )  # fmt: skip
+        return Played(
+            self.opening, self.plan.replication, self.plan.learners, start, log, truth,
+            self.probes, state, self.recorder.rows,
+        )  # fmt: skip
+
+
+def check_slate(slate: Slate, rows: int, k: int, n_items: int, who: str) -> None:
+    """The door for what a policy shows: refuse slates of another shape and items that do not
+    exist."""
+    item = slate.item
+    if item.shape != (rows, k) or item.dtype != torch.int64:
+        raise SupportError(
+            f"{who}.act returned items of shape {tuple(item.shape)} and type {item.dtype}; "
+            f"expected {(rows, k)} int64."
+        )
+    low, high = (int(x) for x in item.aminmax()) if item.numel() else (0, 0)
+    if low < 0 or high >= n_items:
+        raise SupportError(
+            f"{who}.act returned item {low if low < 0 else high}; items are 0..{n_items - 1}."
+        )

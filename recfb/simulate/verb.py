@@ -1,0 +1,214 @@
+"""The verb `simulate`, and what a run leaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+import torch
+
+from recfb.contracts import Policy, Probe, World
+from recfb.data import Log, Meta
+from recfb.data.product import atomic_folder
+from recfb.errors import ConfigError, nearest
+from recfb.metrics.loops import METRICS
+from recfb.simulate.refit import Refit, learns_from_logs
+from recfb.simulate.rounds import Plan, Played, Snapshot, play
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a simulation leaves: the platform's log, the truth apart, and how both developed.
+
+    `log` is an ordinary `Log`. `truth` has the same rows in the same order, with the same key
+    (slate, position, replication); nothing that learns is ever given it. `metrics` has one row a
+    policy, replication and round, and so has `probes`. `state` goes to `simulate(state=...)`.
+    """
+
+    log: Log
+    metrics: pl.DataFrame
+    probes: pl.DataFrame
+    state: tuple[Snapshot, ...]
+    kept: pl.DataFrame | Path = field(repr=False)
+
+    @property
+    def truth(self) -> pl.DataFrame:
+        """One row a shown item, as in `log`; read from its files where the run wrote them."""
+        if isinstance(self.kept, Path):
+            return pl.read_parquet(sorted(self.kept.glob("part-*.parquet")))
+        return self.kept
+
+
+def simulate(
+    world: World[Any],
+    policy: Policy,
+    *,
+    rounds: int,
+    slate: int = 1,
+    replications: int = 1,
+    refit: Refit = Refit(),
+    probes: Sequence[Probe] = (),
+    metrics: Sequence[str] = (),
+    seed: int = 0,
+    state: Sequence[Snapshot] | None = None,
+    keep: Literal["log", "metrics"] = "log",
+    out: str | Path | None = None,
+    device: str = "cpu",
+    executor: Executor | None = None,
+) -> Run:
+    """Play a policy in a world, round after round, and log what it showed.
+
+    A round: refit if due, observe, act, respond, log, update with what became known, probes, step.
+    World and policy draw from streams of their own, so two policies under one seed meet the same
+    users, and a run does not depend on which metrics or probes watch it. The policy that is passed
+    in is not changed.
+
+    Args:
+        world: the population; the only holder of the truth.
+        policy: what acts. One that can run its replications side by side does so where the world
+            can too; others are played one replication after the other.
+        rounds: how many rounds to play.
+        slate: how many items a request is shown.
+        replications: independent runs.
+        refit: when the policy's model is trained again, and on which rows.
+        probes: functions of a finished `Round`, for what the log and the truth do not hold.
+        metrics: names out of `recfb.metrics.loops.METRICS`.
+        seed: the seed of every stream.
+        state: `state` of an earlier run to go on from. A policy that reads like the one which made
+            it goes on with what that one had learned; another begins with its prior, and is
+            trained on the log so far.
+        keep: "metrics" drops log and truth at the end.
+        out: a folder for the Parquet parts of log and truth, as `out/log` and `out/truth`.
+        device: where to compute.
+        executor: runs replications that cannot run side by side.
+
+    Raises:
+        ConfigError: a slate longer than the items of a request, an unknown metric, a state that
+            does not fit.
+        SupportError: what the policy returned is no slate.
+
+    >>> from recfb.policies import Ranked
+    >>> from recfb.beliefs import Linear
+    >>> from recfb.worlds import Arms
+    >>> policy = Ranked(Linear(), epsilon=0.1)
+    >>> run = simulate(Arms([0.2, 0.8]), policy, rounds=50, replications=4, metrics=["regret"])
+    >>> len(run.log), run.metrics.columns
+    (200, ['policy', 'replication', 'round', 'regret'])
+    """
+    _check(rounds, slate, replications, metrics)
+    together = world.vectorised and policy.vectorised
+    loops, learners = (1, replications) if together else (replications, 1)
+    before = _before(state, loops, policy, bool(metrics))
+    hold = out is None or bool(metrics) or learns_from_logs(policy)
+    with _folders(out) as folders:
+        plans = [
+            Plan(world, policy, rounds, slate, learners, r, refit, probes, seed, device, before[r],
+                 hold, folders)
+            for r in range(loops)
+        ]  # fmt: skip
+        played = list(executor.map(play, plans)) if executor else [play(plan) for plan in plans]
+        opening = played[0].opening
+        meta = replace(opening.meta, propensity="exact", horizon=played[0].state.time)
+        if folders:
+            _write_shape(folders[0], opening, meta, sum(one.rows for one in played))
+    table = pl.concat([_measure(one, metrics, repr(policy)) for one in played])
+    watched = pl.concat([_watched(one, repr(policy)) for one in played])
+    states = tuple(one.state for one in played)
+    if out is not None:
+        return Run(Log.scan(Path(out) / "log"), table, watched, states, Path(out) / "truth")
+    log, truth = (pl.concat(frames) for frames in zip(*map(_new, played), strict=True))
+    if keep == "metrics":
+        states = tuple(replace(one, log=pl.DataFrame(), truth=pl.DataFrame()) for one in states)
+        log, truth = log.clear(), truth.clear()
+    return Run(opening.with_frame(log, meta), table, watched, states, truth)
+
+
+def _check(rounds: int, slate: int, replications: int, metrics: Sequence[str]) -> None:
+    for name, value in {"rounds": rounds, "slate": slate, "replications": replications}.items():
+        if value < 1:
+            raise ConfigError(f"{name} is a positive number, found {value}.")
+    for metric in metrics:
+        if metric not in METRICS:
+            raise ConfigError(
+                f"there is no metric {metric!r} of a loop; there are {list(METRICS)}."
+                f"{nearest(metric, METRICS)}"
+            )
+
+
+def _before(
+    state: Sequence[Snapshot] | None, loops: int, policy: Policy, measured: bool
+) -> Sequence[Snapshot | None]:
+    """The snapshot each plan begins with."""
+    if state is None:
+        return [None] * loops
+    if len(state) != loops:
+        raise ConfigError(
+            f"the state is of {len(state)} runs one after the other, but this is {loops}. Pass the "
+            "replications and the kind of policy of the run it is from."
+        )
+    for one in state:
+        if one.time and not one.log.height and (measured or learns_from_logs(policy)):
+            raise ConfigError(
+                "the state has no log to train or measure on: the run it is from dropped it. "
+                'Run that one with keep="log" and without out.'
+            )
+    return state
+
+
+@contextmanager
+def _folders(out: str | Path | None) -> Iterator[tuple[Path, Path] | None]:
+    """Temporary folders for the parts of log and truth, in place once the run is whole."""
+    if out is None:
+        yield None
+        return
+    with atomic_folder(Path(out) / "truth") as truth, atomic_folder(Path(out) / "log") as log:
+        yield log, truth
+
+
+def _write_shape(folder: Path, opening: Log, meta: Meta, rows: int) -> None:
+    """What makes a folder of parts a written log: vocabularies and meta."""
+    opening.users.write_parquet(folder / "users.parquet")
+    opening.items.write_parquet(folder / "items.parquet")
+    (folder / "log.json").write_text(json.dumps({"rows": rows, "meta": asdict(meta)}, indent=1))
+
+
+def _new(one: Played) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Log and truth without the rows of an earlier run."""
+    fresh = one.log["time"] >= one.start
+    return one.log.filter(fresh), one.truth.filter(fresh)
+
+
+def _measure(one: Played, metrics: Sequence[str], policy: str) -> pl.DataFrame:
+    """One row a replication and round."""
+    stop, learners = one.state.time, one.learners
+    table = _keys(policy, one.first, learners, range(one.start, stop))
+    log = one.opening.with_frame(one.log)
+    for name in metrics:
+        values = METRICS[name](log, one.truth)[:, one.start - stop :]  # (R, T)
+        table = table.with_columns(pl.Series(name, values.reshape(-1).numpy()))
+    return table
+
+
+def _watched(one: Played, policy: str) -> pl.DataFrame:
+    """What the probes saw, one row a replication and round; a number for all, or one a
+    replication."""
+    table = _keys(policy, one.first, one.learners, range(one.start, one.state.time))
+    for name in one.probes[0] if one.probes else ():
+        values = torch.stack([found[name] for found in one.probes]).cpu()  # (T, ...)
+        if values.dim() == 1:
+            values = values[:, None].expand(-1, one.learners)  # (T, R)
+        column = values.transpose(0, 1).flatten(0, 1)  # (R * T, ...)
+        table = table.with_columns(pl.Series(name, column.numpy()))
+    return table
+
+
+def _keys(policy: str, first: int, learners: int, rounds: range) -> pl.DataFrame:
+    each = pl.DataFrame({"round": pl.Series(rounds, dtype=pl.Int64)})
+    runs = pl.DataFrame({"replication": pl.Series(range(first, first + learners), dtype=pl.Int16)})
+    return runs.join(each, how="cross").select(pl.lit(policy).alias("policy"), pl.all())
