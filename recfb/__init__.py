@@ -40,7 +40,7 @@ _HOME = {
     "simulate": "recfb.simulate",
     "simulator": "recfb.shelf",
 }
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 
 if TYPE_CHECKING:
     from recfb.data import Log as Log

@@ -96,11 +96,13 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
             f"Allowed are {', '.join(ALLOWED)}.\n"
             f"If you trust it, allow its module: --import {module}"
         )
-    if found := re.search(r"Option '([^']+)' is not accepted|Unrecognized arguments: (\S+)", text):
+    if found := re.search(r"Option '([^']+)' is not accepted|nrecognized arguments: (\S+)", text):
         key = (found[1] or found[2]).lstrip("-").partition("=")[0]
         known = _parameters(where) if where else sorted(options)
         subject = where or "This command"
-        return f"{subject} has no {key!r}.\nIt takes {', '.join(known)}.{nearest(key, known)}"
+        hint = nearest(key, known)
+        shown = ", ".join(known) if len(known) <= 12 else f"{len(known)} options: see --help"
+        return f"{subject} has no {key!r}.\nIt takes {shown}.{hint}"
     if found := re.search(r"module '([^']+)' has no attribute '([^']+)'", text):
         known = _public(found[1])
         hint = nearest(found[2], known)

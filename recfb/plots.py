@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,8 @@ def evaluated(
     names = rows["label"].to_list()
     figure, (axis,) = _panels(1, 0.36 * len(names) + 1.5)
     colours = [VERDICT[verdict] for verdict in rows["verdict"]]
-    _intervals(axis, rows, "label", names, colours)
+    _intervals(axis, rows.with_columns(_row=pl.int_range(pl.len())), "_row", names, colours)
+    _zoom(axis, rows, (truth or {}).values())
     for policy, value in (truth or {}).items():
         at = [k for k, name in enumerate(rows["policy"]) if name == policy]
         axis.plot([value] * len(at), at, "|", color=INK, markersize=16, markeredgewidth=1.6)
@@ -107,7 +108,7 @@ def _panels(n: int, height: float) -> tuple[Figure, list[Axes]]:
 def _intervals(
     axis: Axes, rows: pl.DataFrame, key: str, names: Sequence[str], colours: Sequence[str]
 ) -> None:
-    at = [names.index(name) for name in rows[key]]
+    at = [name if isinstance(name, int) else names.index(name) for name in rows[key]]
     value, lower, upper = (rows[c].to_numpy().astype(float) for c in ("value", "lower", "upper"))
     for y, v, low, high, colour in zip(at, value, lower, upper, colours, strict=True):
         axis.plot([low, high], [y, y], color=colour, linewidth=2, solid_capstyle="round")
@@ -115,6 +116,26 @@ def _intervals(
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.5)
     _clean(axis, "x")
+
+
+def _zoom(axis: Axes, rows: pl.DataFrame, marks: Iterable[float]) -> None:
+    """Keep values and ordinary intervals in view; intervals far wider than the others leave it,
+    with an arrow."""
+    shown = rows.drop_nulls(["lower", "upper"])
+    if not shown.height:
+        return
+    width = shown["upper"] - shown["lower"]
+    ordinary = shown.filter(width <= 4 * float(width.median()))  # type: ignore[arg-type]
+    ends = [*ordinary["lower"], *ordinary["upper"], *rows["value"], *marks]
+    low, high = min(ends), max(ends)
+    pad = 0.05 * (high - low or 1.0)
+    axis.set_xlim(low - pad, high + pad)
+    for y, (lower, upper, verdict) in enumerate(
+        rows.select("lower", "upper", "verdict").iter_rows()
+    ):
+        for end, edge, arrow in ((lower, low - pad, "<"), (upper, high + pad, ">")):
+            if end is not None and (end < edge if arrow == "<" else end > edge):
+                axis.plot(edge, y, arrow, color=VERDICT[verdict], markersize=7, clip_on=False)
 
 
 def _clean(axis: Axes, grid: str) -> None:

@@ -39,7 +39,8 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         return parser.parse_args(list(argv))
     except ArgumentError as error:
         names = [name for action in parser._actions for name in action.option_strings]
-        raise ConfigError(explain(str(error), [n.lstrip("-") for n in names])) from None
+        options = [n.lstrip("-") for n in names if n.startswith("--") and not n.endswith("help")]
+        raise ConfigError(explain(str(error), options)) from None
 
 
 def add_log(parser: ArgumentParser, *, without: Sequence[str] = ()) -> None:

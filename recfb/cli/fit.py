@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,8 +30,10 @@ def main(argv: Sequence[str]) -> int:
     say(f"{log}\n{model}")
     with run_folder(cfg.name, "fit", {**plain(cfg), "model": describe(model)}) as folder:
         options = _options(cfg, parser.get_defaults())
-        if folder is not None and isinstance(model, Recommender):
-            options.setdefault("default_root_dir", str(folder))
+        if isinstance(model, Recommender):
+            options.setdefault("enable_progress_bar", sys.stderr.isatty())
+            if folder is not None:
+                options.setdefault("default_root_dir", str(folder))
         fit(train, model, valid=valid, **options)
         if folder is not None:
             save(model, folder / "model")

@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     with run_folder(cfg.name, "simulate", {**plain(cfg), "simulator": describe(world)}) as folder:
         runs = {name: world.run(name, seed=cfg.seed) for name in names}
         metrics = pl.concat([run.metrics for run in runs.values()])
-        show(metrics.filter(pl.col("round") == pl.col("round").max()))
+        show(last_round(metrics))
         if folder is not None:
             metrics.write_parquet(folder / "table.parquet")
             for name, run in runs.items():
@@ -65,3 +65,17 @@ def main(argv: Sequence[str]) -> int:
             ]
             plots.write(plots.by_round(metrics, keys[:4], world.summary), folder / "rounds.png")
     return 0
+
+
+def last_round(metrics: pl.DataFrame) -> pl.DataFrame:
+    """Each policy's metrics after the last round: the mean over replications, and half the width of
+    its 95 % interval where there are several."""
+    keys = ("policy", "replication", "round")
+    last = metrics.filter(pl.col("round") == pl.col("round").max())
+    columns = []
+    for name in (name for name in metrics.columns if name not in keys):
+        columns.append(pl.col(name).mean())
+        if metrics["replication"].n_unique() > 1:
+            half = 1.96 * pl.col(name).std() / pl.len().sqrt()
+            columns.append(half.alias(f"+-{name}"))
+    return last.group_by("policy", maintain_order=True).agg(pl.col("round").first(), *columns)
