@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from recfb.errors import ConfigError, nearest
 
@@ -45,7 +45,7 @@ def allow(modules: Sequence[str] = ()) -> None:
         import_module(f"recfb.{room}")
 
 
-def build(kind: type[T], data: Any, modules: Sequence[str] = ()) -> T:
+def build(kind: Callable[..., T], data: Any, modules: Sequence[str] = ()) -> T:
     """An object of a class from plain data, its types checked.
 
     >>> from recfb.contracts import Policy
@@ -68,7 +68,7 @@ def build(kind: type[T], data: Any, modules: Sequence[str] = ()) -> T:
         raise ConfigError(explain(str(error))) from None
     if isinstance(kind, type) and not isinstance(made, kind):
         raise ConfigError(f"expected a {kind.__name__}: class_path and init_args; found {data!r}.")
-    return made  # type: ignore[no-any-return]
+    return cast("T", made)
 
 
 def refuse_smuggling(data: Any) -> None:

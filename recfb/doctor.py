@@ -158,7 +158,7 @@ def describe_log(log: Log) -> Sheet:
         lines.append(("time", _span(frame["time"])))
     lines.append(("rewards", _rewards(frame["reward"])))
     if "position" in log.columns:
-        lines.append(("positions", f"1 to {frame['position'].max()}"))
+        lines.append(("positions", f"1 to {int(log.tensor('position').max())}"))
     lines.append(("propensities", _propensities(log)))
     return Sheet(tuple(lines), tuple(_advice(log)))
 
@@ -192,10 +192,14 @@ def _rewards(reward: pl.Series) -> str:
 def _propensities(log: Log) -> str:
     if "propensity" not in log.columns:
         return "not logged"
-    p = log.frame["propensity"]
-    absent = f", {p.null_count():,} rows without" if p.null_count() else ""
-    weight = float((1 / p).max())  # type: ignore[arg-type]
-    return f"{p.min():.3g} to {p.max():.3g}, largest weight {weight:,.0f}{absent}"
+    p = log.tensor("propensity")
+    absent = int(p.isnan().sum())
+    known = p[~p.isnan()]
+    if not len(known):
+        return f"null in all {absent:,} rows"
+    low, high = float(known.min()), float(known.max())
+    rest = f", {absent:,} rows without" if absent else ""
+    return f"{low:.3g} to {high:.3g}, largest weight {1 / low:,.0f}{rest}"
 
 
 def _advice(log: Log) -> Iterator[str]:

@@ -10,6 +10,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from recfb.data.product import atomic_file
 
@@ -82,6 +83,7 @@ def by_round(
             axis.fill_between(x, y - half, y + half, color=colour, alpha=0.15, linewidth=0)
         axis.set_title(name, loc="left", fontsize=10, color=INK)
         axis.set_xlabel("round", fontsize=8, color=MUTED)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         _clean(axis, "y")
     axes[0].legend(frameon=False, fontsize=8)
     return _finish(figure, title)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
+from matplotlib.figure import Figure
 
 from recfb import exposures, objectives, plots, samplers, scorers, solvers
 from recfb.cli.common import parse, parser_of, say, show
@@ -19,7 +20,7 @@ from recfb.measure import measure
 from recfb.recommender import Recommender
 from recfb.shelf import dataset, simulator
 
-LOOP = {"als": "ALS, greedy", "als-eps.1": "ALS, 10 % at random"}
+LOOP = {"als": "ALS, greedy", "als_eps1": "ALS, 10 % uniform slates"}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -37,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def fitted() -> plots.Figure:
+def fitted() -> Figure:
     """Recommenders on MovieTweetings, measured on a later time."""
     say("1. Fit: MovieTweetings, ratings of 7 and more are clicks, trained on the earliest 80 %,")
     say("   measured on the rest (users with a training click, films known in training)\n")
@@ -63,7 +64,7 @@ def fitted() -> plots.Figure:
     return plots.measured(shown, "MovieTweetings, later time, full ranking, 95 % user bootstrap")
 
 
-def valued() -> plots.Figure:
+def valued() -> Figure:
     """Policies on the Open Bandit logs, beside what the other log says they earned."""
     say("2. Evaluate: Open Bandit, clicks a row under a policy that did not log them\n")
     tables = []
@@ -107,7 +108,7 @@ def valued() -> plots.Figure:
     )
 
 
-def looped() -> plots.Figure:
+def looped() -> Figure:
     """A recommender retrained on its own clicks, with and without random slates."""
     loop = simulator("popularity_loop")
     say(f"3. Simulate: {loop.summary}\n")

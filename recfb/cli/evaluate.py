@@ -17,7 +17,7 @@ from recfb.errors import ConfigError, OverlapWarning
 from recfb.evaluate import evaluate
 from recfb.shelf import dataset, pages
 
-SKIP = {"log", "policies", "reward_model", "executor", "reward_range", "unit"}
+SKIP: set[str | int] = {"log", "policies", "reward_model", "executor", "reward_range", "unit"}
 
 
 def main(argv: Sequence[str]) -> int:

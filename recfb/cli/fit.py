@@ -16,7 +16,7 @@ from recfb.fit import fit
 from recfb.recommender import Recommender
 from recfb.store import save
 
-NOT_OPTIONS = {"log", "module", "valid", "ckpt_path"}
+NOT_OPTIONS: set[str | int] = {"log", "module", "valid", "ckpt_path"}
 
 
 def main(argv: Sequence[str]) -> int:

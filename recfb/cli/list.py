@@ -37,9 +37,9 @@ def main(argv: Sequence[str]) -> int:
 
 def listing(kind: str) -> list[tuple[str, str, str]]:
     """(name, what, source) of everything of a kind."""
-    if kind == "datasets" or kind == "simulators":
+    if kind not in ROOMS:
         rows = []
-        for name, page in pages(kind).items():
+        for name, page in pages("datasets" if kind == "datasets" else "simulators").items():
             card = read_yaml(page)
             variants = list(card.get("variants", {})) or [""]
             names = [f"{name}/{variant}" if variant else name for variant in variants]

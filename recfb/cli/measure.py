@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
         "--exclude", type=str | None, metavar="LOG", help="pairs that are not ranked again"
     )
     parser.add_argument("--name", type=str | None, help="write the table to runs/NAME")
-    skip = {"log", "recommenders", "exclude"}
+    skip: set[str | int] = {"log", "recommenders", "exclude"}
     parser.add_function_arguments(measure, skip=skip, as_group=False)
     cfg = parse(parser, argv)
     log = read_log(cfg.log, cfg)

@@ -41,10 +41,9 @@ def main(argv: Sequence[str]) -> int:
         if table.height > 200:
             say(f"... {table.height - 200:,} more rows; write them with --out FILE")
         return 0
-    writers = {".parquet": pl.DataFrame.write_parquet, ".csv": pl.DataFrame.write_csv}
-    if cfg.out.suffix not in writers:
+    if cfg.out.suffix not in (".parquet", ".csv"):
         raise ConfigError(f"{cfg.out} is neither .parquet nor .csv.")
     with atomic_file(cfg.out) as part:
-        writers[cfg.out.suffix](table, part)
+        table.write_csv(part) if cfg.out.suffix == ".csv" else table.write_parquet(part)
     say(f"{table.height:,} rows in {cfg.out}")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import polars as pl
 from torch import Tensor
@@ -10,20 +11,18 @@ from tqdm import tqdm
 
 from recfb import plots
 from recfb.cli.common import parse, parser_of, plain, run_folder, say, show
-from recfb.contracts import Round, describe
+from recfb.contracts import Probe, Round, describe
 from recfb.shelf import simulator
 
 
-class Bar:
+def moves(bar: Any) -> Probe:
     """A probe that moves a progress bar, and measures nothing."""
 
-    def __init__(self, total: int, label: str) -> None:
-        self.bar = tqdm(total=total, desc=label, leave=False, disable=None)
-
-    def __call__(self, round: Round) -> Mapping[str, Tensor]:
-        """One round is over."""
-        self.bar.update()
+    def probe(round: Round) -> Mapping[str, Tensor]:
+        bar.update()
         return {}
+
+    return probe
 
 
 def main(argv: Sequence[str]) -> int:
@@ -52,7 +51,8 @@ def main(argv: Sequence[str]) -> int:
         setattr(world, key, value)
     names = cfg.policy or list(world.policies)
     with run_folder(cfg.name, "simulate", {**plain(cfg), "simulator": describe(world)}) as folder:
-        runs = {name: world.run(name, seed=cfg.seed) for name in names}
+        with tqdm(unit="round", leave=False, disable=None) as bar:
+            runs = {name: world.run(name, seed=cfg.seed, probes=[moves(bar)]) for name in names}
         metrics = pl.concat([run.metrics for run in runs.values()])
         show(last_round(metrics))
         if folder is not None:

@@ -209,6 +209,7 @@ class Objective(Component, ABC):
     """A per-row training loss, debiased or not. The caller weighs and reduces."""
 
     reduction: ClassVar[Literal["mean", "sum"]] = "mean"
+    monitor: ClassVar[str] = "ndcg@10"  # what `fit(valid=...)` ranks by, unless told
     needs: ClassVar[tuple[Pairing, ...]]
 
     @abstractmethod

@@ -307,7 +307,7 @@ class ScannedLog(Log):
             offset += rows.count
 
     @cached_property
-    def frame(self) -> pl.DataFrame:  # type: ignore[override]
+    def frame(self) -> pl.DataFrame:
         """All rows, loaded and checked."""
         problems = door.Problems()
         frames = [part.load(problems).frame for part in self.parts()]

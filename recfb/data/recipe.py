@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -16,6 +16,8 @@ import yaml
 from recfb.data.log import Log, Meta
 from recfb.data.product import sha256
 from recfb.errors import ConfigError, PrepareError, nearest
+
+D = TypeVar("D")
 
 
 class _Loader(yaml.SafeLoader):
@@ -184,9 +186,9 @@ def recipe_of(page: Any, variant: str, where: Path) -> Recipe:
     return recipe
 
 
-def strict(kind: type[Any], data: Any, where: Path) -> Any:
+def strict(kind: type[D], data: Any, where: Path) -> D:
     """A dataclass from a mapping; an unknown or missing key is refused by name."""
-    known = [f.name for f in fields(kind)]
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: expected the keys {known}, found {data!r}.")
     for key in data:

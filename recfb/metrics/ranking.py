@@ -140,6 +140,7 @@ class Metric:
     k: int
     discount: Discount = "log2"
     norm: Norm = "ideal"
+    weighting: Literal["none", "snips"] = "none"
 
     @classmethod
     def of(cls, name: str) -> Metric:
@@ -161,18 +162,23 @@ class Metric:
         variant: dict[str, Any] = {}
         for word in tail.split(",") if tail else []:
             option = VARIANTS.get(word)
-            if option is None or option not in OPTIONS.get(kind, ()):
-                known = [w for w, o in VARIANTS.items() if o in OPTIONS.get(kind, ())]
+            if option is None or option not in OPTIONS[kind]:
+                known = [w for w, o in VARIANTS.items() if o in OPTIONS[kind]]
                 raise ConfigError(f"{name!r}: {kind} has the variants {known}, found {word!r}.")
             variant[option] = word
         return cls(name, kind, int(k), **variant)
 
     def per_user(self, gain: Tensor, n_pos: Tensor) -> Tensor:
-        """The metric of each list, cut at k: (B, K >= k), (B,) -> (B,) float64."""
-        cut, options = gain[:, : self.k], OPTIONS.get(self.kind, ())
-        values: Tensor = PER_USER[self.kind](
-            cut, n_pos, **{option: getattr(self, option) for option in options}
-        )
+        """The metric of each list, cut at k: (B, K >= k), (B,) -> (B,) float64.
+
+        With "snips" gains are the clicks' weights and n_pos is their sum over the user's clicks:
+        sum of w / log2(rank + 1) inside the list, over the sum of w.
+        """
+        cut = gain[:, : self.k]
+        options = {name: getattr(self, name) for name in OPTIONS[self.kind] if name != "weighting"}
+        if self.weighting == "snips" and "norm" in options:
+            options["norm"] = "n_pos"
+        values: Tensor = PER_USER[self.kind](cut, n_pos, **options)
         return values
 
 
@@ -187,5 +193,19 @@ PER_USER: dict[str, Callable[..., Tensor]] = {
 PER_LIST: dict[str, Callable[[Tensor], Tensor]] = {"coverage": coverage, "gini": concentration}
 """Metrics of how often each item is in the lists of all users."""
 
-OPTIONS = {"ndcg": ("discount", "norm"), "map": ("norm",)}
-VARIANTS = {"saito": "discount", "n_pos": "norm", "none": "norm", "untruncated": "norm"}
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "ndcg": ("discount", "norm", "weighting"),
+    "recall": ("weighting",),
+    "map": ("norm",),
+    "hit": (),
+    "coverage": (),
+    "gini": (),
+}
+VARIANTS = {
+    "saito": "discount",
+    "n_pos": "norm",
+    "none": "norm",
+    "untruncated": "norm",
+    "snips": "weighting",
+}
+"""The words after the colon, and what each is a value of."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import polars as pl
 
-from recfb.contracts import Policy, World
+from recfb.contracts import Policy, Probe, World
 from recfb.contracts.describe import Described
 from recfb.errors import ConfigError, nearest
 from recfb.metrics.loops import METRICS
@@ -106,8 +106,6 @@ class Simulator(Described):
         summary: one sentence, what there is to see.
         source: the publication the claim is from.
         expect: the claims.
-        sweep: dotted parameter paths and their values; whoever reads the configuration expands it
-            into one simulator a cell.
 
     Raises:
         ConfigError: a claim names a policy that is not there.
@@ -127,7 +125,6 @@ class Simulator(Described):
         summary: str = "",
         source: str = "",
         expect: list[Claim] = [],  # noqa: B006
-        sweep: dict[str, list[Any]] = {},  # noqa: B006
     ) -> None:
         self.world = world
         self.policies = dict(policies)
@@ -140,23 +137,28 @@ class Simulator(Described):
         self.summary = summary
         self.source = source
         self.expect = list(expect)
-        self.sweep = dict(sweep)
         for claim in self.expect:
             for name in claim.policies:
                 self._named(name)
 
-    def run(self, policy: Policy | str | None = None, *, seed: int = 0) -> Run:
+    def run(
+        self,
+        policy: Policy | str | None = None,
+        *,
+        seed: int = 0,
+        probes: Sequence[Probe] = (),
+    ) -> Run:
         """One policy, by name or as an object, or all of them.
 
         All of them give one run: `metrics` and `probes` by name, the log with the column `logger`,
         the policy's place in `policies`.
         """
         if isinstance(policy, Policy):
-            return self._simulate(policy, seed, "log")
+            return self._simulate(policy, seed, "log", probes)
         if policy is not None:
-            return _named(self._simulate(self._named(policy), seed, "log"), policy)
+            return _named(self._simulate(self._named(policy), seed, "log", probes), policy)
         names = list(self.policies)
-        runs = [_named(self._simulate(self.policies[name], seed, "log"), name) for name in names]
+        runs = [self.run(name, seed=seed, probes=probes) for name in names]
         first = runs[0]
         log = pl.concat([_numbered(run.log.frame, p) for p, run in enumerate(runs)])
         truth = pl.concat([_numbered(run.truth, p) for p, run in enumerate(runs)], how="diagonal")
@@ -195,7 +197,13 @@ class Simulator(Described):
     def _table(self, name: str, seed: int) -> pl.DataFrame:
         return _named(self._simulate(self.policies[name], seed, "metrics"), name).metrics
 
-    def _simulate(self, policy: Policy, seed: int, keep: Literal["log", "metrics"]) -> Run:
+    def _simulate(
+        self,
+        policy: Policy,
+        seed: int,
+        keep: Literal["log", "metrics"],
+        probes: Sequence[Probe] = (),
+    ) -> Run:
         return simulate(
             self.world,
             policy,
@@ -204,6 +212,7 @@ class Simulator(Described):
             replications=self.replications,
             refit=self.refit,
             metrics=self.metrics,
+            probes=probes,
             seed=seed,
             keep=keep,
         )
