@@ -82,7 +82,7 @@ def g4_mean_weight(evidence: Evidence) -> Iterator[Finding]:
     plain = evidence.traits.weighs_only and not evidence.traits.equivariant
     z = (about.value - 1) / about.se()
     for policy, (mean, score) in enumerate(zip(about.value.tolist(), z.tolist(), strict=True)):
-        text = f"mean weight {mean:.3g}, z = {score:.1f}"
+        text = f"mean weight {mean:.3g}, z = {score:.3g}"
         if abs(score) > 5 and abs(mean - 1) > 0.1:
             advice = "the propensities are wrong, or the target leaves the logger's support"
             yield Finding("G4", policy, "fail", text, advice)

@@ -1,1 +1,6 @@
-"""Which rows are learned from, and with which negatives."""
+"""Samplers: which rows to learn from."""
+
+from recfb.samplers.clicks import Clicks
+from recfb.samplers.pairs import AllPairs
+
+__all__ = ["AllPairs", "Clicks"]

@@ -1,1 +1,5 @@
-"""s(u, i): what a recommender learns."""
+"""Scorers: s(u, i)."""
+
+from recfb.scorers.mf import MF
+
+__all__ = ["MF"]

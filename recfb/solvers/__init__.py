@@ -1,1 +1,8 @@
-"""Scorers fitted in closed form or by a kernel of their own."""
+"""Solvers: models in closed form or with a kernel of their own."""
+
+from recfb.solvers.als import ALS
+from recfb.solvers.popularity import Popularity
+from recfb.solvers.random import Random
+from recfb.solvers.relmf import RelMF
+
+__all__ = ["ALS", "Popularity", "Random", "RelMF"]

@@ -1,0 +1,88 @@
+"""Clicks, each with items that its user never clicked."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+import torch
+from torch import Generator, Tensor
+
+from recfb.contracts import Batch, Pairing, Sampler, Score, Step
+from recfb.data.pairs import Pairs
+
+if TYPE_CHECKING:
+    from recfb.data.log import Log
+
+
+class Clicks(Sampler):
+    """Draws clicks (u, i) and for each `negatives` items uniform over what u never clicked.
+
+    Rendle et al., "BPR: Bayesian personalized ranking from implicit feedback" (2009). The negatives
+    are exact: no draw is a click of the user, however much the user has clicked.
+
+    Args:
+        by: "click" takes every click once an epoch; "user" draws as many users, uniform over those
+            with a click, and one of the user's clicks for each.
+        negatives: items drawn beside each click.
+
+    Batches have user (B,), item (B, 1 + negatives) with the click in column 0, reward 1 and 0.
+
+    Raises:
+        ConfigError: on binding a log in which some user has clicked every item.
+
+    >>> from recfb.data import Log
+    >>> from recfb.random import stream
+    >>> log = Log.of({"user": [0, 1], "item": [0, 1], "reward": [1, 1]}, n_users=2, n_items=2)
+    >>> sampler = Clicks().bind(log)
+    >>> step = Step(generator=stream(0))
+    >>> sampler(torch.tensor([0, 1]), None, step).item.tolist()
+    [[0, 1], [1, 0]]
+    """
+
+    gives: ClassVar[Pairing] = "free_negative"
+
+    pairs: Pairs
+    active: Tensor  # users with a click
+
+    def __init__(self, by: Literal["click", "user"] = "click", *, negatives: int = 1) -> None:
+        super().__init__()
+        self.by, self.negatives = by, negatives
+
+    def bind(self, log: Log) -> Self:
+        super().bind(log)
+        log.clicks.require_free()
+        self.pairs = copy.copy(log.clicks.index())
+        active = (self.pairs.per_user > 0).nonzero().squeeze(1)
+        self.register_buffer("active", active, persistent=False)
+        return self
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def rows(self, generator: Generator) -> Tensor:
+        """By click: ranks of the pairs, each once; by user: user ids, drawn with replacement."""
+        device = generator.device
+        if self.by == "click":
+            return torch.randperm(len(self), generator=generator, device=device)
+        draw = torch.randint(
+            max(1, len(self.active)), (len(self),), generator=generator, device=device
+        )
+        return self.active[draw]
+
+    @torch.no_grad()
+    def forward(self, rows: Tensor, score: Score, step: Step) -> Batch:
+        generator = step.generator
+        assert generator is not None
+        if self.by == "click":
+            key = self.pairs.key[rows]  # (B,)
+            user = key // self.pairs.n_items
+            item = key - user * self.pairs.n_items
+        else:
+            user = rows
+            item = self.pairs.pool(user, 1, generator)[:, 0]
+        free = self.pairs.negatives(user, self.negatives, generator)  # (B, S)
+        item = torch.cat([item[:, None], free], dim=1)  # (B, 1 + S)
+        reward = torch.zeros(item.shape, device=item.device)
+        reward[:, 0] = 1.0
+        return Batch(user, item, reward)
