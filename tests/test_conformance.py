@@ -40,12 +40,12 @@ def made() -> dict[str, Callable[[], Any]]:
     return {
         "RelMF": lambda: objectives.RelMF(exposures.Popularity(power=2.0), clip=0.5),
         "solvers.RelMF": lambda: solvers.RelMF(
-            exposures.Popularity(power=2.0), dim=3, l2=0.3, clip=0.5, sweeps=2
+            exposures.Popularity(power=2.0), dim=3, clip=0.5, sweeps=2
         ),
-        "ALS": lambda: solvers.ALS(dim=3, l2=0.5, sweeps=2),
+        "ALS": lambda: solvers.ALS(dim=3, sweeps=2),
         "MF": lambda: scorers.MF(dim=4),
         "Gaussian": lambda: worlds.Gaussian(minority=0.5, shift=1.0),
-        "Ranked": lambda: policies.Ranked(solvers.ALS(dim=3, l2=0.5, sweeps=2), epsilon=0.3),
+        "Ranked": lambda: policies.Ranked(solvers.ALS(dim=3, sweeps=2), epsilon=0.3),
         "UCB": lambda: policies.UCB(Linear()),
         "BetaThompson": lambda: policies.BetaThompson(alpha=1.5, beta=2.0),
         "Arms": lambda: worlds.Arms([0.2, 0.5, 0.7]),

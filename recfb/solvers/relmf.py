@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+import polars as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,20 +17,21 @@ if TYPE_CHECKING:
 
 
 class RelMF(Bilinear):
-    """Minimises sum (U_u . V_i - Y_ui / max(theta_ui, clip))^2 + l2 (|U|^2 + |V|^2) over all pairs.
+    """Minimises sum (U_u . V_i - Y_ui / max(theta_ui, clip))^2 + l2 (n |U|^2 + m |V|^2) over all
+    pairs.
 
     The loss of `objectives.RelMF(link="sq_linear")` up to a constant, Saito et al., "Unbiased
     recommender learning from missing-not-at-random implicit feedback" (2020), without sampling:
 
-        U <- (sum over the user's clicks of V_i / theta) (V'V + l2 I)^-1
+        U <- (sum over the user's clicks of V_i / theta) (V'V + l2 n I)^-1
 
-    and the same for items. The matrix is shared by all rows, so a half sweep costs one Cholesky
-    factorisation and one sparse product.
+    and the same for items, with m users and n items. The matrix is shared by all rows, so a half
+    sweep costs one Cholesky factorisation and one sparse product.
 
     Args:
         exposure: P(seen) of a pair.
         dim: length of the vectors.
-        l2: weight of the squared lengths.
+        l2: weight of the squared lengths, for every pair of the row.
         clip: exposures below it count as it.
         sweeps: over users and items.
 
@@ -37,7 +39,7 @@ class RelMF(Bilinear):
     >>> from recfb.data import Log
     >>> from recfb.exposures import Popularity
     >>> log = Log.of({"user": [0, 0, 1], "item": [0, 1, 0], "reward": [1, 1, 1]}, n_items=3)
-    >>> model = fit(log, RelMF(Popularity(), dim=2, l2=0.1))
+    >>> model = fit(log, RelMF(Popularity(), dim=2))
     >>> scores = model.all(torch.tensor([1]))[0]
     >>> bool(scores[1] > scores[2])
     True
@@ -48,7 +50,7 @@ class RelMF(Bilinear):
         exposure: Exposure,
         *,
         dim: int = 64,
-        l2: float = 10.0,
+        l2: float = 0.001,
         clip: float = 0.05,
         sweeps: int = 15,
     ) -> None:
@@ -58,26 +60,36 @@ class RelMF(Bilinear):
     @torch.no_grad()
     def solve(self, log: Log) -> Self:
         """Sweep over users and items."""
-        pairs, device = log.clicks, self.item.device
-        user, item = pairs.user.to(device), pairs.item.to(device)
-        ones = torch.ones(len(pairs), device=device)
-        theta = self.exposure(Batch(user, item, ones)).clamp(min=self.clip)  # (P,)
-        weight = (ones / theta).to(self.item)
-        users = Lists.of(user, item, weight, self.n_users)
-        items = Lists.of(item, user, weight, self.n_items)
+        batch = clicked(log).to(self.item.device)
+        weight = 1.0 / self.exposure(batch).clamp(min=self.clip).to(self.item)  # (P,)
+        users = Lists.of(batch.user, batch.item, weight, self.n_users)
+        items = Lists.of(batch.item, batch.user, weight, self.n_items)
         for _ in range(self.sweeps):
-            half_sweep(self.user, self.item, users, self.l2)
-            half_sweep(self.item, self.user, items, self.l2)
+            half_sweep(self.user, self.item, users, self.l2 * self.n_items)
+            half_sweep(self.item, self.user, items, self.l2 * self.n_users)
         return self
 
 
-def half_sweep(table: Tensor, other: Tensor, lists: Lists, l2: float) -> None:
+def clicked(log: Log) -> Batch:
+    """The distinct clicks, each with the propensity, time and position of its first row."""
+    if "user" not in log.columns:
+        log = log.with_frame(log.frame.with_columns(user=pl.lit(0, pl.Int32)))
+    first = log.frame.filter(pl.col("reward") > 0).unique(["user", "item"], keep="first")
+    rows = log.with_frame(first.sort("user", "item"))
+    extra = {
+        name: rows.tensor(name) if name in rows.columns else None
+        for name in ("propensity", "time", "position")
+    }
+    return Batch(rows.tensor("user"), rows.tensor("item"), torch.ones(len(rows)), **extra)
+
+
+def half_sweep(table: Tensor, other: Tensor, lists: Lists, ridge: float) -> None:
     """Set every row of `table` to the minimiser given `other`, in place.
 
-    U = W V (V'V + l2 I)^-1,   W = Y / theta
+    U = W V (V'V + ridge I)^-1,   W = Y / theta
     """
     eye = torch.eye(other.shape[1], dtype=other.dtype, device=other.device)
-    factor = torch.linalg.cholesky(other.T @ other + l2 * eye)  # (d, d)
+    factor = torch.linalg.cholesky(other.T @ other + ridge * eye)  # (d, d)
     product = F.embedding_bag(
         lists.index,
         other,

@@ -173,10 +173,8 @@ def test_r_t1_5_closed_form() -> None:
     def loss(scores: Tensor) -> Tensor:
         return relmf(scores, reward, theta, link="sq_linear", clip=0.1).sum()
 
-    objective = loss(solver.user @ solver.item.T) + 0.3 * (
-        solver.user.square().sum() + solver.item.square().sum()
-    )
-    objective.backward()
+    lengths = 6 * solver.user.square().sum() + 4 * solver.item.square().sum()  # 6 items, 4 users
+    (loss(solver.user @ solver.item.T) + 0.3 * lengths).backward()
     assert float(solver.item.grad.abs().max()) < 1e-10
     assert float(solver.user.grad.abs().max()) > 1e-6  # the users moved one half sweep before
     w = inverse_exposure(reward, theta, 0.1)

@@ -53,7 +53,7 @@ def test_gates_of_eight_seeds(loop: Simulator) -> None:
 def test_a_model_that_is_trained_once_earns_less(loop: Simulator) -> None:
     """Clicks a request: .55 trained once, .83 trained every round."""
     options = {"rounds": 20, "slate": 10, "metrics": ["clicks"]}
-    policy = Ranked(ALS(16, alpha=5.0, l2=5.0, sweeps=4))
+    policy = Ranked(ALS(16, alpha=5.0, l2=5.0, sweeps=4, ridge="absolute"))
     for seed in range(4):
         once = simulate(loop.world, policy, refit=Refit(every=100), seed=seed, **options)
         always = simulate(loop.world, policy, seed=seed, **options)

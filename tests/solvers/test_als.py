@@ -45,19 +45,19 @@ def loss(log: Log, model: ALS) -> float:
 
 
 def ready(log: Log, **options: float) -> ALS:
-    model = ALS(dim=4, **options).bind(log).double()
+    model = ALS(dim=4, ridge="absolute", **{"l2": 0.5, **options}).bind(log).double()
     model.reset(stream(1))
     return model
 
 
 def test_keeps_the_contract(small_log: Log) -> None:
-    check(ALS(dim=3, l2=0.1), small_log)
+    check(ALS(dim=3), small_log)
 
 
 @pytest.mark.parametrize("dim", [2, 4, 24])  # 24: rows are short; 2: they are long
 def test_r_7_3_agrees_with_dense_weighted_least_squares(dim: int) -> None:
     log = dense_log()
-    model = ALS(dim=dim, alpha=3.0, l2=0.7, sweeps=1).bind(log).double()
+    model = ALS(dim=dim, alpha=3.0, l2=0.7, sweeps=1, ridge="absolute").bind(log).double()
     model.reset(stream(1))
     v = model.item.detach().clone()
     y, c = matrices(log, 3.0)
@@ -72,6 +72,24 @@ def test_r_7_3_agrees_with_dense_weighted_least_squares(dim: int) -> None:
         weight = c[:, column][:, None]
         expected = torch.linalg.solve(u.T @ (weight * u) + eye, u.T @ (c[:, column] * y[:, column]))
         assert torch.allclose(model.item[column], expected, atol=1e-5)
+
+
+def test_a_relative_ridge_is_the_absolute_one_times_the_confidence_of_the_row() -> None:
+    log = dense_log()
+    model = ALS(dim=4, alpha=3.0, l2=0.02, sweeps=1).bind(log).double()
+    model.reset(stream(1))
+    v = model.item.detach().clone()
+    y, c = matrices(log, 3.0)
+    model.solve(log)
+    for row in range(log.n_users):
+        weight, eye = c[row][:, None], torch.eye(4, dtype=torch.float64)
+        system = v.T @ (weight * v) + 0.02 * c[row].sum() * eye
+        expected = torch.linalg.solve(system, v.T @ (c[row] * y[row]))
+        assert torch.allclose(model.user[row], expected, atol=1e-5)
+
+
+def test_the_default_serves_small_logs(small_log: Log) -> None:
+    assert float(fit(small_log, ALS(dim=2)).user.detach().abs().max()) > 0.1
 
 
 def test_r_7_3_loss_never_increases_between_half_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +131,7 @@ def test_rows_without_clicks_are_zero() -> None:
 
 
 def test_it_completes_the_checkerboard(checkerboard: Log) -> None:
-    model = fit(checkerboard, ALS(dim=2, alpha=5.0, l2=1.0))
+    model = fit(checkerboard, ALS(dim=2))
     scores = model.all(torch.arange(24))
     same = (torch.arange(24)[:, None] % 2) == (torch.arange(24) % 2)
     assert float(scores[same].min()) > float(scores[~same].max())
