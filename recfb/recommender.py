@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -113,9 +115,7 @@ class Recommender(Fitted, LightningModule):
         names = ("step", index, rank) if rank else ("step", index)
         generator = stream(self.seed, *names, device=self.device)
         step = Step(index, self.current_epoch, self._total(spe), generator)
-        cuda = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda):  # dropout draws from the global generator
-            torch.manual_seed(derive(self.seed, "dropout", index) >> 1)
+        with _dropout(derive(self.seed, "dropout", index, rank), self.device):
             view = self.scorer.ready()
             with torch.no_grad():
                 batch = self.sampler(rows, view, step)
@@ -193,6 +193,20 @@ class Recommender(Fitted, LightningModule):
                 f"the checkpoint belongs to another model: {found['model']}. Resume with that "
                 "one, or fit anew without ckpt_path."
             )
+
+
+@contextmanager
+def _dropout(seed: int, device: torch.device) -> Iterator[None]:
+    """Dropout draws from the global generators: seed them for a step, then put them back.
+
+    Not torch.manual_seed, which on a machine without a GPU keeps a stack trace of every call.
+    """
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.default_generator.manual_seed(seed >> 1)
+        for each in cuda:
+            torch.cuda.default_generators[each.index or 0].manual_seed(seed >> 1)
+        yield
 
 
 def _check_pairing(objective: Objective, sampler: Sampler) -> None:

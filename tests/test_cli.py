@@ -159,8 +159,8 @@ def test_evaluate_exits_with_the_verdict(capsys: pytest.CaptureFixture[str]) -> 
     run = Path("runs/e")
     assert {"table.parquet", "report.json", "values.png"} <= {path.name for path in run.iterdir()}
     assert main(["evaluate", "open_bandit/women/bts"]) == 3
-    pl.DataFrame({"item": [0], "reward": [None], "propensity": [0.5]},
-                 schema_overrides={"reward": pl.Float64}).write_parquet("empty.parquet")  # fmt: skip
+    unrevealed = {"item": [0], "reward": [None], "propensity": [0.5]}
+    pl.DataFrame(unrevealed, schema_overrides={"reward": pl.Float64}).write_parquet("empty.parquet")
     assert main(["evaluate", "empty.parquet", "--policies", "policies.yaml"]) == 4
 
 

@@ -18,7 +18,7 @@ from recfb.data import Log
 from recfb.errors import ConfigError, LogError, PrepareError, RecfbError
 from recfb.exposures import Popularity
 from recfb.objectives import BCE, BPR, RelMF
-from recfb.optim import SGD, Adagrad, Adam, Cosine, Spec
+from recfb.optim import SGD, Adagrad, Adam, Cosine, Linear, Spec
 from recfb.random import stream
 from recfb.recommender import Recommender
 from recfb.samplers import AllPairs, Clicks
@@ -110,6 +110,26 @@ def test_every_optimiser_trains(optimizer: Spec) -> None:
     fit(log, start, max_epochs=1, **QUIET)
     fit(log, end, max_epochs=3, batch_size=64, **QUIET)
     assert not same(start, end)
+
+
+def test_epochs_are_shuffled_anew_and_rates_follow_the_schedule() -> None:
+    rows: list[Tensor] = []
+    rates: list[float] = []
+
+    class Watch(Callback):
+        def on_train_batch_end(
+            self, trainer: Any, pl_module: Any, out: Any, batch: Any, i: int
+        ) -> None:
+            rows.append(batch)
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    log, model = taste(), Recommender(MF(dim=2), BPR(), Clicks(), optimizer=Adam(schedule=Linear()))
+    size = -(-len(log.clicks) // 2)
+    fit(log, model, max_epochs=2, batch_size=size, callbacks=Watch(), **QUIET)
+    assert rates == pytest.approx([1e-3 * share for share in (1.0, 0.75, 0.5, 0.25)])
+    first, second = torch.cat(rows[:2]), torch.cat(rows[2:])
+    assert not torch.equal(first, second)
+    assert torch.equal(first.sort().values, second.sort().values)  # every click once an epoch
 
 
 def test_warm_goes_on_and_grows() -> None:

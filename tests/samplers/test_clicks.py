@@ -39,6 +39,7 @@ def test_by_user_is_uniform_over_users_with_a_click() -> None:
     assert count[2] == 0
     assert abs(int(count[0]) - 1500) < 4 * (3000 / 4) ** 0.5
     batch = sampler(rows, None, Step(generator=stream(1)))
+    assert torch.equal(batch.user, rows)
     own = torch.bincount(batch.item[batch.user == 0, 0], minlength=6)
     assert own[5] == 0
     assert bool(((own[:5] - own.sum() / 5).abs() < 4 * (own.sum() * 0.16) ** 0.5).all())
