@@ -14,6 +14,8 @@ from matplotlib.ticker import MaxNLocator
 
 from recfb.data.product import atomic_file
 
+__all__ = ["Figure", "by_round", "evaluated", "measured", "write"]
+
 INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
 SERIES = ("#2563eb", "#d97706", "#059669", "#db2777", "#7c3aed", "#0891b2", "#65a30d", "#9f1239")
 VERDICT = {"usable": "#059669", "usable with care": "#d97706", "do not use": "#9ca3af"}

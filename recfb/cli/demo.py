@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
-from matplotlib.figure import Figure
 
 from recfb import exposures, objectives, plots, samplers, scorers, solvers
 from recfb.cli.common import parse, parser_of, say, show
@@ -17,6 +16,7 @@ from recfb.errors import OverlapWarning
 from recfb.evaluate import evaluate
 from recfb.fit import fit
 from recfb.measure import measure
+from recfb.plots import Figure
 from recfb.recommender import Recommender
 from recfb.shelf import dataset, simulator
 

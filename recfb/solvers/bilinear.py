@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -34,7 +35,7 @@ class Lists:
         return cls(offset, column[order], weight[order])
 
 
-class Bilinear(Solver):
+class Bilinear(Solver, ABC):
     """A solver with s(u, i) = U_u . V_i; subclasses fill the tables."""
 
     user: nn.Parameter  # (n_users, dim)
@@ -54,6 +55,10 @@ class Bilinear(Solver):
         super().reset(generator)
         self.user.zero_()  # the first half sweep fills it
         self.item.normal_(0.0, _SCALE, generator=generator)
+
+    @abstractmethod
+    def solve(self, log: Log) -> Self:
+        """Fill the tables from the log."""
 
     def forward(self, user: Tensor, item: Tensor, batch: Batch | None = None) -> Tensor:
         """(B,), (B,) | (B, C) -> scores shaped like item."""

@@ -1,4 +1,4 @@
-"""Learning, side by side: BPR through `fit`, a bare loop and a DataLoader; closed forms.
+"""Learning, side by side: BPR through `fit`, a bare loop and a per-row DataLoader; closed forms.
 
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python tests/bench/bench_fit.py
 
@@ -16,7 +16,8 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
 from recfb import Log, Recommender, fit
 from recfb.data.pairs import Pairs
@@ -51,63 +52,48 @@ def through_fit(log: Log, batch: int, steps: int) -> float:
     return steps * batch / (time.perf_counter() - start)
 
 
-def bare_loop(log: Log, batch: int, steps: int) -> float:
+class Bare:
     """The same draws, loss, penalty and optimiser, written down without any framework."""
-    pairs: Pairs = log.clicks.index()
-    mf = MF(dim=DIM).bind(log)
-    mf.reset(stream(0))
-    start = time.perf_counter()
-    optimizer = Adagrad().build([{"params": list(mf.parameters())}])
-    rows = torch.randperm(len(pairs), generator=stream(0))
-    generator = stream(1)
-    for step in range(steps):
-        key = pairs.key[rows[step * batch : (step + 1) * batch]]
-        user = key // ITEMS
-        free = pairs.negatives(user, 1, generator)
-        item = torch.cat([(key - user * ITEMS)[:, None], free], 1)
-        view = mf.ready()
-        u, v, b = view.rows(user, item)
-        s = torch.linalg.vecdot(u[:, None], v) + b.squeeze(-1) + mf.offset.squeeze()
+
+    def __init__(self, log: Log) -> None:
+        self.pairs: Pairs = log.clicks.index()
+        self.mf = MF(dim=DIM).bind(log)
+        self.mf.reset(stream(0))
+        self.optimizer = Adagrad().build([{"params": list(self.mf.parameters())}])
+        self.generator = stream(1)
+
+    def step(self, user: Tensor, item: Tensor) -> None:
+        free = self.pairs.negatives(user, 1, self.generator)
+        u, v, b = self.mf.ready().rows(user, torch.cat([item[:, None], free], 1))
+        s = torch.linalg.vecdot(u[:, None], v) + b.squeeze(-1) + self.mf.offset.squeeze()
         loss = torch.nn.functional.softplus(s[:, 1] - s[:, 0]).mean()
         squares = torch.dot(u.view(-1), u.view(-1)) + torch.dot(v.view(-1), v.view(-1))
-        optimizer.zero_grad()
-        (loss + 0.5 * mf.l2 / batch * squares).backward()
-        optimizer.step()
+        self.optimizer.zero_grad()
+        (loss + 0.5 * self.mf.l2 / len(user) * squares).backward()
+        self.optimizer.step()
+
+
+def bare_loop(log: Log, batch: int, steps: int) -> float:
+    start = time.perf_counter()
+    bare = Bare(log)
+    rows = torch.randperm(len(bare.pairs), generator=stream(0))
+    for step in range(steps):
+        key = bare.pairs.key[rows[step * batch : (step + 1) * batch]]
+        user = key // ITEMS
+        bare.step(user, key - user * ITEMS)
     return steps * batch / (time.perf_counter() - start)
 
 
-class PerRow(Dataset[tuple[int, int, int]]):
-    """One Python call a row, with a rejected negative: how most toolkits do it."""
-
-    def __init__(self, log: Log) -> None:
-        user, item = log.clicks.user.tolist(), log.clicks.item.tolist()
-        self.rows = list(zip(user, item, strict=True))
-        self.own = set(self.rows)
-        self.rng = np.random.default_rng(0)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> tuple[int, int, int]:
-        user, item = self.rows[index]
-        other = int(self.rng.integers(ITEMS))
-        while (user, other) in self.own:
-            other = int(self.rng.integers(ITEMS))
-        return user, item, other
-
-
 def data_loader(log: Log, batch: int, steps: int) -> float:
-    data = PerRow(log)
-    mf = torch.nn.ModuleList([torch.nn.Embedding(n, DIM) for n in (USERS, ITEMS)])
-    optimizer = torch.optim.Adam(mf.parameters())
+    """The same steps on rows from `DataLoader(TensorDataset(...))`, which fetches one at a time."""
+    data = TensorDataset(log.clicks.user, log.clicks.item)
     loader = DataLoader(data, batch_size=batch, shuffle=True, generator=stream(0))
+    bare = Bare(log)
+    rows = iter(loader)
     start = time.perf_counter()
-    for _, (user, item, other) in zip(range(steps), loader, strict=False):
-        u, v, w = mf[0](user), mf[1](item), mf[1](other)
-        loss = torch.nn.functional.softplus((u * w).sum(1) - (u * v).sum(1)).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    for _ in range(steps):
+        user, item = next(rows)
+        bare.step(user, item)
     return steps * batch / (time.perf_counter() - start)
 
 
@@ -162,16 +148,14 @@ def main() -> None:
     log = synthetic()
     print(f"{log}, torch {torch.__version__}, {torch.get_num_threads()} thread")
     for batch, steps in ((8192, 200), (65_536, 25)):
-        rates: dict[str, list[float]] = {"fit": [], "bare loop": []}
+        rates: dict[str, list[float]] = {"fit": [], "bare loop": [], "loader": []}
         for _ in range(5):
             rates["fit"].append(through_fit(log, batch, steps))
             rates["bare loop"].append(bare_loop(log, batch, steps))
-        own, bare = (statistics.median(rates[name]) for name in ("fit", "bare loop"))
-        print(f"BPR, batch {batch}: fit {own / 1e6:.2f} M clicks/s, bare loop {bare / 1e6:.2f}")
-        print(f"    fit / bare loop {own / bare:.2f}")
-        if batch == 8192:
-            rows = data_loader(log, batch, 6)
-            print(f"    per-row DataLoader {rows / 1e6:.3f} M clicks/s, fit is {own / rows:.0f} x")
+            rates["loader"].append(data_loader(log, batch, 2))
+        own, bare, rows = (statistics.median(found) / 1e6 for found in rates.values())
+        print(f"BPR, batch {batch}: fit {own:.2f} M clicks/s, bare {bare:.2f}, loader {rows:.3f}")
+        print(f"    fit / bare loop {own / bare:.2f}, fit / per-row DataLoader {own / rows:.1f}")
     solvers(log)
 
 
