@@ -72,15 +72,16 @@ class RelMF(Bilinear):
 
 def clicked(log: Log) -> Batch:
     """The distinct clicks, each with the propensity, time and position of its first row."""
+    pairs, ones = log.clicks, torch.ones(len(log.clicks))
+    names = [name for name in ("propensity", "time", "position") if name in log.columns]
+    if not names:
+        return Batch(pairs.user, pairs.item, ones)
+    frame = log.frame.filter(pl.col("reward") > 0)
     if "user" not in log.columns:
-        log = log.with_frame(log.frame.with_columns(user=pl.lit(0, pl.Int32)))
-    first = log.frame.filter(pl.col("reward") > 0).unique(["user", "item"], keep="first")
-    rows = log.with_frame(first.sort("user", "item"))
-    extra = {
-        name: rows.tensor(name) if name in rows.columns else None
-        for name in ("propensity", "time", "position")
-    }
-    return Batch(rows.tensor("user"), rows.tensor("item"), torch.ones(len(rows)), **extra)
+        frame = frame.with_columns(user=pl.lit(0, pl.Int32))
+    first = frame.unique(["user", "item"], keep="first").sort("user", "item")
+    rows = log.with_frame(first)
+    return Batch(pairs.user, pairs.item, ones, **{name: rows.tensor(name) for name in names})
 
 
 def half_sweep(table: Tensor, other: Tensor, lists: Lists, ridge: float) -> None:
