@@ -26,7 +26,7 @@ from recfb.errors import LogError
 
 if TYPE_CHECKING:
     from recfb.data.batch import Block
-    from recfb.data.files import ScannedPart
+    from recfb.data.scan import ScannedPart
 
 ROW_GROUP = 131_072
 PART_ROWS = 1 << 20
@@ -157,11 +157,11 @@ class Log:
 
         The vocabularies are made in a first pass, unless `like`, `n_users` and `n_items` give them.
         """
-        from recfb.data import files  # builds logs
+        from recfb.data import files, scan  # build logs
 
         names = tables.checked_names(columns)
         how = files.Reading(names, None, True, like, n_users, n_items, keep, meta)
-        return files.scan(path, how)
+        return scan.scan(path, how)
 
     @classmethod
     def empty(
