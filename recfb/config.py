@@ -10,9 +10,12 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from recfb.errors import ConfigError, nearest
+from recfb.errors import ConfigError, RecfbError, nearest
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
 
 T = TypeVar("T")
 ROOMS = (
@@ -63,12 +66,30 @@ def build(kind: Callable[..., T], data: Any, modules: Sequence[str] = ()) -> T:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--object", type=kind)
     try:
-        made = parser.instantiate(parser.parse_object({"object": data})).object
+        parsed = parser.parse_object({"object": data})
     except ArgumentError as error:
         raise ConfigError(explain(str(error))) from None
+    made = instantiate(parser, parsed).object
     if isinstance(kind, type) and not isinstance(made, kind):
         raise ConfigError(f"expected a {kind.__name__}: class_path and init_args; found {data!r}.")
     return cast("T", made)
+
+
+def instantiate(parser: ArgumentParser, parsed: Namespace) -> Namespace:
+    """Make the objects of a parsed configuration; what a constructor refuses is raised as it is,
+    and not as "fits none of the types"."""
+    try:
+        made: Namespace = parser.instantiate(parsed)
+        return made
+    except RecfbError:
+        raise
+    except (ValueError, TypeError) as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, RecfbError):
+                raise cause from None
+            cause = cause.__cause__ or cause.__context__
+        raise ConfigError(explain(str(error))) from None
 
 
 def refuse_smuggling(data: Any) -> None:

@@ -35,6 +35,8 @@ def clicks() -> Path:
     return Path("clicks.parquet")
 
 
+MIXED_UP = ["--model.scorer", "MF", "--model.sampler", "Clicks", "--model.objective", "RelMF"]
+MIXED_UP += ["--model.objective.exposure", "Popularity"]
 COLUMNS = ["--user", "member", "--item", "sku", "--reward", "clicked", "--time", "ts"]
 
 
@@ -132,6 +134,7 @@ def test_an_existing_run_is_not_overwritten(
         (["fit", "clicks.parquet", "--model", "ALS", "--max_epoch", "4"], "max_epochs"),
         (["fit", "clicks.parquet", "--model", "subprocess.Popen"], "outside what a configuration"),
         (["fit", "nothing.parquet", "--model", "ALS"], "neither a file nor a data set"),
+        (["fit", "clicks.parquet", *MIXED_UP], "objectives.RelMF does not go with samplers.Clicks"),
         (["evaluate", "clicks.parquet"], "--policies policies.yaml"),
         (["simulate", "two_arm"], "Did you mean 'two_arms'"),
         (["recommend", "runs/none"], "is not a folder"),

@@ -9,6 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from recfb.cli.common import add_log, parse, parser_of, plain, read_log, run_folder, say
+from recfb.config import instantiate
 from recfb.contracts import Fitted, Solver, describe
 from recfb.data.columns import COLUMNS
 from recfb.errors import ConfigError
@@ -24,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
     modules, argv = split_imports(argv)
     parser = _parser(modules)
     cfg = parse(parser, argv)
-    model: Fitted = parser.instantiate(cfg).model
+    model: Fitted = instantiate(parser, cfg).model
     log = read_log(cfg.log, cfg)
     train, valid = (log, None) if cfg.valid is None else log.split_by_time(1 - cfg.valid)
     say(f"{log}\n{model}")
