@@ -27,13 +27,13 @@ types: $(READY)
 	$(BIN)/mypy
 
 unit: $(READY)
-	$(BIN)/python -m pytest -m "not claims" --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not claims" --durations=10
 
 claims: $(READY)
-	$(BIN)/python -m pytest -m claims -s
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m claims -s
 
 bench: $(READY)
-	for script in tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	export OMP_NUM_THREADS=1; for script in tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist runs
