@@ -232,8 +232,17 @@ def test_the_commonest_mistakes() -> None:
         measure(TEST, {"m": Popularity()})
     with pytest.raises(LogError, match="nothing to measure"):
         measure(TRAIN, {"m": model}, exclude=TRAIN)
+    unclicked = TEST.with_frame(TEST.frame.with_columns(reward=pl.lit(0.0, pl.Float32)))
     with pytest.raises(LogError, match="binarise"):
-        measure(Log.empty(4, 5), {"m": model})
+        measure(unclicked, {"m": model})
     other = fit(Log.of({"user": ["a"], "item": [1], "reward": [1]}), Popularity())
     with pytest.raises(ConfigError, match="different vocabularies"):
         measure(TEST, {"m": model, "o": other})
+
+
+def test_a_log_without_rows_gives_a_table_of_nulls() -> None:
+    model = fit(TRAIN, Given(DOWN))
+    empty = Log.empty(0, 0, vocabulary=TRAIN.vocabulary)
+    table = measure(empty, {"m": model}, exclude=TRAIN, metrics=["ndcg@2", "coverage@2"])
+    assert table["value"].to_list() == [None, None]
+    assert table["n_users"].to_list() == [0, 0]

@@ -61,7 +61,8 @@ def measure(
 
     Raises:
         ConfigError: an unknown metric, base, `by` or choice; models of different vocabularies.
-        LogError: no click of a user to rank for.
+        LogError: the log has rows, but no click of a user to rank for. A log without rows gives a
+            table of nulls with n_users 0.
 
     >>> from recfb import fit, solvers
     >>> train = Log.of({"user": [0, 1, 2], "item": [0, 0, 1], "reward": [1, 1, 1]})
@@ -92,8 +93,10 @@ def measure(
             pl.lit(len(part.clicks) - len(task.clicks)).alias("left_clicks"),
         )
         table = table.cast({"left_users": pl.Int64, "left_clicks": pl.Int64})
+        if not len(task.user):  # no lists: nothing is covered, and nothing could be
+            table = table.with_columns(pl.lit(None, pl.Float64).alias("value"))
         tables.append(table if by is None else table.select(pl.lit(label).alias(by), pl.all()))
-    if not any(table["n_users"].sum() for table in tables):
+    if len(log) and not any(table["n_users"].sum() for table in tables):
         raise LogError(_nothing(log, tables[0], users))
     return pl.concat(tables)
 
