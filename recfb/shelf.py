@@ -25,7 +25,8 @@ _NAME = re.compile(r"[A-Za-z0-9_@-][A-Za-z0-9_@.-]*(/[A-Za-z0-9_@-][A-Za-z0-9_@.
 
 
 def shelves(kind: Kind) -> Iterator[Path]:
-    """The folders in which names are looked up, in order."""
+    """The folders in which names are looked up, in order. An entry point of the group
+    `recfb.shelves` loads the path of a folder with `datasets` or `simulators` in it."""
     here = Path(__file__).parent
     roots = [Path.cwd()]
     roots += [Path(part) for part in os.environ.get("RECFB_PATH", "").split(os.pathsep) if part]

@@ -62,6 +62,22 @@ def test_the_working_folder_comes_first_then_the_path(
     assert "movietweetings" in pages("datasets")
 
 
+def test_an_installed_package_can_bring_a_shelf(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "datasets" / "theirs"
+    folder.mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(MINE)
+    (folder / "clicks.csv").write_text("user,item,reward\na,1,1\n")
+
+    class Point:
+        def load(self) -> Path:
+            return tmp_path
+
+    monkeypatch.setattr("recfb.shelf.entry_points", lambda group: [Point()])
+    assert len(dataset("theirs").log) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
