@@ -127,12 +127,10 @@ class Policy(Component, ABC):
             item = sample_cdf(probs, generator)[:, None]  # (B, 1)
         else:
             self.check_slate(probs, k)
-            u = torch.rand(
-                probs.shape, generator=generator, dtype=torch.float64, device=probs.device
-            )
-            race = (
-                u.log_().neg_().div_(probs)
-            )  # arrival times Exp(probs); items without mass never arrive
+            shape, device = probs.shape, probs.device
+            u = torch.rand(shape, generator=generator, dtype=torch.float64, device=device)
+            # arrival times Exp(probs): items without mass never arrive
+            race = u.log_().neg_().div_(probs)  # (B, n_items)
             item = race.nan_to_num_(nan=torch.inf).topk(k, dim=1, largest=False).indices  # (B, k)
         prefix = plackett_luce(probs, item)
         single = prefix if k == 1 else None
