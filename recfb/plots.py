@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import polars as pl
@@ -87,7 +88,9 @@ def by_round(
         axis.set_xlabel("round", fontsize=8, color=MUTED)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         _clean(axis, "y")
-    axes[0].legend(frameon=False, fontsize=8)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside right", frameon=False, fontsize=8
+    )
     return _finish(figure, title)
 
 
@@ -152,5 +155,6 @@ def _clean(axis: Axes, grid: str) -> None:
 
 def _finish(figure: Figure, title: str) -> Figure:
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
+        lines = fill(title, int(11 * figure.get_figwidth()))
+        figure.suptitle(lines, x=0.01, ha="left", fontsize=11, color=INK)
     return figure

@@ -1,0 +1,48 @@
+"""Every figure is drawn from the tables that the verbs return, without a warning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from recfb import plots
+
+
+def test_rankings_have_a_panel_a_metric() -> None:
+    table = pl.DataFrame(
+        {
+            "recommender": ["a", "b"] * 2,
+            "metric": ["ndcg@10"] * 2 + ["coverage@10"] * 2,
+            "value": [0.1, 0.2, 0.3, 0.4],
+            "lower": [0.05, 0.15, None, None],
+            "upper": [0.15, 0.25, None, None],
+        }
+    )
+    figure = plots.measured(table, "title")
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["ndcg@10", "coverage@10"]
+
+
+def test_a_wide_interval_leaves_the_view_with_an_arrow() -> None:
+    table = pl.DataFrame(
+        {
+            "policy": ["a", "b", "c"],
+            "estimator": ["snips"] * 3,
+            "value": [0.1, 0.12, 0.11],
+            "lower": [0.08, 0.1, 0.0],
+            "upper": [0.12, 0.14, 1.0],
+            "verdict": ["usable", "usable with care", "do not use"],
+        }
+    )
+    axis = plots.evaluated(table, truth={"a": 0.11}).axes[0]
+    assert axis.get_xlim()[1] < 0.2
+    assert ">" in [line.get_marker() for line in axis.lines]
+
+
+def test_rounds_show_the_mean_and_a_band(tmp_path: Path) -> None:
+    rows = [(p, r, t, t * (1 + r)) for p in ("a", "b") for r in range(3) for t in range(4)]
+    metrics = pl.DataFrame(rows, schema=["policy", "replication", "round", "gini"], orient="row")
+    figure = plots.by_round(metrics, ["gini"], "title " * 40)
+    assert list(figure.axes[0].lines[0].get_ydata()) == [0.0, 2.0, 4.0, 6.0]
+    path = plots.write(figure, tmp_path / "rounds.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
