@@ -88,9 +88,8 @@ def by_round(
         axis.set_xlabel("round", fontsize=8, color=MUTED)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         _clean(axis, "y")
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside right", frameon=False, fontsize=8
-    )
+    handles, names_shown = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names_shown, loc="outside right center", frameon=False, fontsize=8)
     return _finish(figure, title)
 
 
