@@ -28,7 +28,7 @@ from recfb.random import derive, stream
 
 _DRAWS: dict[Pairing, str] = {
     "pairs": "every pair with its label: samplers.AllPairs()",
-    "any_negative": "a click and any items, clicked ones included",
+    "any_negative": 'a click and any items, clicked ones included: samplers.Clicks(among="any")',
     "free_negative": "a click and items its user never clicked: samplers.Clicks()",
 }
 

@@ -43,6 +43,13 @@ def made() -> dict[str, Callable[[], Any]]:
             exposures.Popularity(power=2.0), dim=3, clip=0.5, sweeps=2
         ),
         "ALS": lambda: solvers.ALS(dim=3, sweeps=2),
+        "PLD": lambda: samplers.PLD(k=4, temperature=1.0, warmup=1),
+        "TCE": lambda: objectives.TCE(drop=0.3, ramp=5),
+        "EASE": lambda: solvers.EASE(l2=2.0),
+        "ExpoMF": lambda: solvers.ExpoMF(dim=3, l2=0.2, prior=0.3, sweeps=2),
+        "UBPR": lambda: objectives.UBPR(exposures.Popularity(power=2.0), clip=0.5),
+        "LightGCN": lambda: scorers.LightGCN(dim=4, layers=2),
+        "NeuMF": lambda: scorers.NeuMF(dim=4, layers=(8, 4)),
         "MF": lambda: scorers.MF(dim=4),
         "Gaussian": lambda: worlds.Gaussian(minority=0.5, shift=1.0),
         "Ranked": lambda: policies.Ranked(solvers.ALS(dim=3, sweeps=2), epsilon=0.3),
@@ -109,6 +116,7 @@ def behaviour(thing: Any, log: Log) -> list[Tensor]:
             seen += [thing.scores(context), thing.width(context)]
     if hasattr(thing, "penalty"):
         seen.append(torch.as_tensor(thing.penalty(rows_of(log)), dtype=torch.float64))
+        seen += [torch.tensor(group.get("weight_decay", 0.0)) for group in thing.groups()]
     return seen
 
 

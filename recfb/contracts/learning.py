@@ -180,7 +180,10 @@ class Sampler(Component, ABC):
     """Owns the rows. An epoch is what the sampler says it is; the loader slices `rows`; `forward`
     makes a Batch."""
 
-    gives: ClassVar[Pairing]
+    @property
+    @abstractmethod
+    def gives(self) -> Pairing:
+        """What batches hold; a class attribute, where it depends on no hyperparameter."""
 
     @abstractmethod
     def __len__(self) -> int:

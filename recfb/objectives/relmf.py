@@ -72,7 +72,7 @@ class RelMF(Objective):
     """Estimates relevance, not clicks: every click is weighed by one over its exposure.
 
     Saito et al., "Unbiased recommender learning from missing-not-at-random implicit feedback"
-    (2020), equation 9. It learns from all pairs, so clicked ones must be able to come up as the
+    (2020). It learns from all pairs, so clicked ones must be able to come up as the
     second half of a draw: use `samplers.AllPairs`. Losses are shaped like `batch.item` and may be
     negative.
 

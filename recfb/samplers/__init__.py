@@ -2,5 +2,6 @@
 
 from recfb.samplers.clicks import Clicks
 from recfb.samplers.pairs import AllPairs
+from recfb.samplers.pld import PLD
 
-__all__ = ["AllPairs", "Clicks"]
+__all__ = ["PLD", "AllPairs", "Clicks"]

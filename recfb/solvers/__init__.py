@@ -1,8 +1,10 @@
 """Solvers: models in closed form or with a kernel of their own."""
 
 from recfb.solvers.als import ALS
+from recfb.solvers.ease import EASE
+from recfb.solvers.expomf import ExpoMF
 from recfb.solvers.popularity import Popularity
 from recfb.solvers.random import Random
 from recfb.solvers.relmf import RelMF
 
-__all__ = ["ALS", "Popularity", "Random", "RelMF"]
+__all__ = ["ALS", "EASE", "ExpoMF", "Popularity", "Random", "RelMF"]

@@ -80,15 +80,19 @@ def rows_of(log: Log) -> Batch:
 
 
 def batches_of(log: Log) -> dict[str, list[Batch]]:
-    """Batches of the kinds that samplers give: labelled pairs, and clicks with negatives."""
+    """Batches of the kinds that samplers give: labelled pairs, and clicks with any or free
+    items."""
     rows = rows_of(log)
     clicked = rows[rows.reward > 0]
     other = log.clicks.negatives(clicked.user, 2, stream(0, "negatives"))  # (B, 2)
     item = torch.cat([clicked.item[:, None], other], 1)  # (B, 3)
     reward = torch.zeros(item.shape)
     reward[:, 0] = 1.0
-    candidates = [Batch(clicked.user, item, reward)]
-    return {"pairs": [rows], "any_negative": candidates, "free_negative": candidates}
+    free = Batch(clicked.user, item, reward)
+    item = (clicked.item[:, None] + torch.tensor([0, 3, 4])) % log.n_items  # (B, 3)
+    label = log.clicks.label(clicked.user, item)
+    any_item = Batch(clicked.user, item, label)
+    return {"pairs": [rows], "any_negative": [any_item], "free_negative": [free]}
 
 
 def score_of(user: Tensor, item: Tensor) -> Tensor:

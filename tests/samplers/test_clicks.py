@@ -67,3 +67,28 @@ def test_a_user_who_has_everything_is_refused() -> None:
 def test_an_empty_log_binds() -> None:
     assert len(Clicks().bind(Log.empty(2, 3))) == 0
     assert len(Clicks(by="user").bind(Log.empty(2, 3)).rows(stream(0))) == 0
+
+
+def test_the_sampler_draws_any_other_item(small_log: Log) -> None:
+    check(Clicks(negatives=3, among="any"), small_log)
+    sampler = Clicks(negatives=3, among="any").bind(small_log)
+    rows = torch.arange(4).repeat(1000)
+    batch = sampler(rows, None, Step(generator=stream(1)))
+    item, other = batch.item[:, :1], batch.item[:, 1:]
+    assert bool((item != other).all())
+    assert torch.equal(batch.reward, small_log.clicks.label(batch.user, batch.item))
+    assert bool((batch.reward[:, 1:] == 1).any())  # user 1 has two clicks
+    for i in range(3):
+        count = torch.bincount(other[item[:, 0] == i].reshape(-1), minlength=5)
+        n = int(count.sum())
+        rest = [k for k in range(5) if k != i]
+        assert bool(((count[rest] - n / 4).abs() < 4 * (n * 3 / 16) ** 0.5).all())
+
+
+def test_any_other_item_needs_two_items_but_no_free_one() -> None:
+    full = Log.of({"user": [0, 0], "item": [0, 1], "reward": [1, 1]})
+    batch = Clicks(among="any").bind(full)(torch.tensor([0, 1]), None, Step(generator=stream(0)))
+    assert batch.item.tolist() == [[0, 1], [1, 0]] and batch.reward.tolist() == [[1, 1], [1, 1]]
+    one = Log.of({"user": [0], "item": [0], "reward": [1]})
+    with pytest.raises(ConfigError, match="a single item"):
+        Clicks(among="any").bind(one)
