@@ -88,8 +88,7 @@ def load(folder: str | Path, *, modules: Sequence[str] = ()) -> Fitted:
         ConfigError: the configuration names a class outside the allowlist.
     """
     folder = Path(folder)
-    if not (folder / "config.yaml").exists() or (folder / "model").is_dir():
-        folder = folder / "model" if (folder / "model").is_dir() else folder
+    folder = folder / "model" if (folder / "model").is_dir() else folder
     verify(folder)
     page = read_yaml(folder / "config.yaml")
     if not isinstance(page, dict) or page.get("format") != FORMAT:

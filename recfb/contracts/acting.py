@@ -18,6 +18,7 @@ from recfb.contracts.learning import Component
 from recfb.data.batch import Context, Feedback, Slate
 from recfb.errors import ConfigError, SupportError
 from recfb.metrics import top_k
+from recfb.random import spawn
 
 if TYPE_CHECKING:
     from recfb.data.log import Log
@@ -99,7 +100,21 @@ class Policy(Component, ABC):
 
     def bind(self, log: Log) -> Self:
         self.n_items = log.n_items
+        model = self._foreign()
+        if model is not None:
+            model.bind(log)
         return super().bind(log)
+
+    def reset(self, generator: Generator) -> None:
+        model = self._foreign()
+        if hasattr(model, "reset"):
+            model.reset(spawn(generator, "model"))
+        super().reset(generator)
+
+    def _foreign(self) -> Any:
+        """A model that is no Component, so that nobody else binds and resets it."""
+        model = getattr(self, "model", None)
+        return None if isinstance(model, Component) else model
 
     @abstractmethod
     def probs(self, context: Context) -> Tensor:

@@ -71,8 +71,12 @@ class Component(Described, nn.Module):
             part.reset(spawn(generator, name))
 
     def groups(self) -> Iterator[dict[str, Any]]:
-        """Optimiser groups: {"params", optional "lr", "weight_decay", "clip"}."""
-        own = list(self.parameters(recurse=False))
+        """Optimiser groups: {"params", optional "lr", "weight_decay", "clip"}.
+
+        Default: its own parameters, also those of plain torch modules inside it, then its parts'.
+        """
+        of_parts = {id(p) for _, part in self.parts() for p in part.parameters()}
+        own = [p for p in self.parameters() if id(p) not in of_parts]
         if own:
             yield {"params": own}
         for _, part in self.parts():

@@ -8,11 +8,10 @@ from typing import Self
 import torch
 from torch import Generator, Tensor
 
-from recfb.contracts import Component, Context, Fitted, Model, Policy, Slate, best_of, uniform_over
+from recfb.contracts import Context, Fitted, Model, Policy, Slate, best_of, uniform_over
 from recfb.data import Log
 from recfb.errors import ConfigError
 from recfb.policies.slates import check_supply, uniform_propensities, uniform_slate
-from recfb.random import spawn
 
 
 class Ranked(Policy):
@@ -52,15 +51,8 @@ class Ranked(Policy):
         return bool(getattr(self.model, "vectorised", False))
 
     def bind(self, log: Log) -> Self:
-        if not isinstance(self.model, Component):
-            self.model.bind(log)
         vars(self.model).pop("history", None)  # of another log
         return super().bind(log)
-
-    def reset(self, generator: Generator) -> None:
-        if not isinstance(self.model, Component) and hasattr(self.model, "reset"):
-            self.model.reset(spawn(generator, "model"))
-        super().reset(generator)
 
     def act(self, context: Context, generator: Generator, *, k: int = 1) -> Slate:
         """The same numbers are drawn whatever epsilon is, so policies that differ in it share

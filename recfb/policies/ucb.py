@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 from torch import Tensor
 
-from recfb.contracts import Belief, Component, Context
-from recfb.data import Log
+from recfb.contracts import Belief, Context
 from recfb.errors import ConfigError
 from recfb.policies.slates import Certain
 
@@ -40,11 +37,6 @@ class UCB(Certain):
     def vectorised(self) -> bool:  # type: ignore[override]
         """As the belief: whether it has G learners."""
         return bool(getattr(self.model, "vectorised", False))
-
-    def bind(self, log: Log) -> Self:
-        if not isinstance(self.model, Component):
-            self.model.bind(log)
-        return super().bind(log)
 
     def index(self, context: Context) -> Tensor:
         return self.model.scores(context) + self.alpha * self.model.width(context)

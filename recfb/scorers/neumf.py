@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 import torch.nn.functional as F
@@ -69,10 +69,6 @@ class NeuMF(Scorer):
             for weight, bias in zip(self.weights, self.biases, strict=True):
                 nn.init.xavier_uniform_(weight, generator=generator)
                 bias.zero_()
-
-    def groups(self) -> Iterator[dict[str, Any]]:
-        """One group: the vectors and the network."""
-        yield {"params": list(self.parameters())}
 
     def forward(self, user: Tensor, item: Tensor, batch: Batch | None = None) -> Tensor:
         """(B,), (B,) | (B, C) -> scores shaped like item."""
