@@ -28,8 +28,11 @@ from recfb.random import derive, stream
 
 _DRAWS: dict[Pairing, str] = {
     "pairs": "every pair with its label: samplers.AllPairs()",
+    "shown_pairs": 'every pair with what was logged of it: samplers.AllPairs(labels="shown")',
+    "rows": "the rows of the log: samplers.Logged()",
     "any_negative": 'a click and any items, clicked ones included: samplers.Clicks(among="any")',
     "free_negative": "a click and items its user never clicked: samplers.Clicks()",
+    "shown_negative": "a click and items shown beside it: samplers.Slates()",
 }
 
 
@@ -100,7 +103,7 @@ class Recommender(Fitted, LightningModule):
         """The training loss of a batch: weighed, reduced, with penalties. A scalar."""
         view = self.scorer.ready() if view is None else view
         losses = self.objective(partial(view, batch=batch), batch, step)  # (B,) | (B, C)
-        if batch.weight is not None:
+        if batch.weight is not None and losses.dim():
             wide = losses.dim() > batch.weight.dim()
             losses = losses * (batch.weight[:, None] if wide else batch.weight)
         total = self.objective.reduction == "sum"

@@ -31,9 +31,15 @@ if TYPE_CHECKING:
 Score = Callable[[Tensor, Tensor], Tensor]
 """`score(user, item)`: (B,), (B,) | (B, C) -> scores shaped like item."""
 
-Pairing = Literal["pairs", "any_negative", "free_negative"]
-"""What a sampler gives: every pair with its label; a click and any item; a click and an item the
-user never clicked."""
+Pairing = Literal["pairs", "shown_pairs", "rows", "any_negative", "free_negative", "shown_negative"]
+"""What a sampler gives.
+
+- "pairs": every pair, its reward 1 for a click and else 0;
+- "shown_pairs": every pair, its reward as logged, NaN where it was not shown;
+- "rows": the rows of the log;
+- "any_negative", "free_negative", "shown_negative": a click in column 0 and, in the columns after
+  it, any items; items that the user never clicked; items that were shown beside it without a click.
+"""
 
 
 class _Missing(UnboundError, AttributeError):
@@ -221,7 +227,11 @@ class Objective(Component, ABC):
 
     @abstractmethod
     def forward(self, score: Score, batch: Batch, step: Step = Step()) -> Tensor:
-        """Losses (B,) or (B, C). One call `score(batch.user, batch.item)` where possible."""
+        """Losses (B,) or (B, C). One call `score(batch.user, batch.item)` where possible.
+
+        A loss that is no mean of rows (a ratio of means, say) is one number, shaped (), and has
+        taken `batch.weight` into account itself.
+        """
 
 
 class Fitted(Component):

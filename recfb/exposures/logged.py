@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+import torch
 from torch import Tensor
 
 from recfb.contracts import Batch, Exposure
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 class Logged(Exposure):
     """P(shown) from the log's own column `propensity`: the logging policy's exact probabilities.
+
+    Pairs that were not shown have none: NaN.
 
     Raises:
         LogError: on binding a log with rows but without the column.
@@ -34,7 +37,7 @@ class Logged(Exposure):
     def forward(self, batch: Batch) -> Tensor:
         if batch.propensity is None:
             raise ConfigError(
-                "exposures.Logged reads the propensity of logged rows, but the sampler draws pairs "
-                "that carry none. Use a sampler of logged rows, or exposures.Popularity()."
+                "exposures.Logged reads the propensity of rows, but the sampler draws none. Use "
+                "samplers.Logged() or samplers.AllPairs(), or exposures.Popularity()."
             )
-        return batch.propensity
+        return batch.propensity.to(torch.float32)

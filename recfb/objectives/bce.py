@@ -30,7 +30,13 @@ class BCE(Objective):
     BCE()
     """
 
-    needs: ClassVar[tuple[Pairing, ...]] = ("pairs", "any_negative", "free_negative")
+    needs: ClassVar[tuple[Pairing, ...]] = (
+        "pairs",
+        "rows",
+        "any_negative",
+        "free_negative",
+        "shown_negative",
+    )
 
     def forward(self, score: Score, batch: Batch, step: Step = Step()) -> Tensor:
         return bce(score(batch.user, batch.item), batch.reward)  # (B,) | (B, C)

@@ -30,7 +30,7 @@ class BPR(Objective):
     BPR()
     """
 
-    needs: ClassVar[tuple[Pairing, ...]] = ("free_negative",)
+    needs: ClassVar[tuple[Pairing, ...]] = ("free_negative", "shown_negative")
 
     def forward(self, score: Score, batch: Batch, step: Step = Step()) -> Tensor:
         s = score(batch.user, batch.item)  # (B, 1 + S)

@@ -88,7 +88,7 @@ class RelMF(Objective):
     RelMF(Popularity())
     """
 
-    needs: ClassVar[tuple[Pairing, ...]] = ("pairs",)
+    needs: ClassVar[tuple[Pairing, ...]] = ("pairs", "rows")
     monitor: ClassVar[str] = "ndcg@10:snips"  # plain validation clicks reward popularity
 
     def __init__(

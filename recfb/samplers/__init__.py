@@ -1,7 +1,8 @@
 """Samplers: which rows to learn from."""
 
 from recfb.samplers.clicks import Clicks
+from recfb.samplers.logged import Logged
 from recfb.samplers.pairs import AllPairs
 from recfb.samplers.pld import PLD
 
-__all__ = ["PLD", "AllPairs", "Clicks"]
+__all__ = ["PLD", "AllPairs", "Clicks", "Logged"]

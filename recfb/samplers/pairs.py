@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 from torch import Generator, Tensor
 
 from recfb.contracts import Batch, Pairing, Sampler, Score, Step
+from recfb.data.distinct import distinct
 from recfb.data.pairs import Pairs
 from recfb.errors import ConfigError
 
 if TYPE_CHECKING:
     from recfb.data.log import Log
+
+LOGGED = ("propensity", "time", "position")
 
 
 class AllPairs(Sampler):
@@ -28,11 +31,17 @@ class AllPairs(Sampler):
     - "balanced_iw": as balanced, with weights 2 |P| / |D| on clicks and 2 (|D| - |P|) / |D| on the
       others. Unbiased for the mean over D.
 
-    Batches have user (B,), item (B,), reward (B,) and, for "balanced_iw", weight (B,).
+    Batches have user (B,), item (B,), reward (B,) and, for "balanced_iw", weight (B,). Where the
+    log has propensity, time or position, so do the pairs of P, as in their first row; NaN and 0
+    stand for the others.
+
+    Args:
+        draw: from what, and with which weights.
+        labels: "clicks" labels every pair, 1 or 0; with "shown" P is the pairs in the log with
+            their logged rewards, ratings for example, and all other pairs have NaN, not observed.
 
     Raises:
-        ConfigError: on binding a log in which every pair is clicked, where pairs without a click
-            are to be drawn.
+        ConfigError: on binding a log in which every pair is in P, where others are to be drawn.
 
     >>> from recfb.data import Log
     >>> from recfb.random import stream
@@ -44,22 +53,36 @@ class AllPairs(Sampler):
     ([1.0, 0.0], [0.5, 1.5])
     """
 
-    gives: ClassVar[Pairing] = "pairs"
-
     pairs: Pairs
 
-    def __init__(self, draw: Literal["uniform", "balanced", "balanced_iw"] = "balanced_iw") -> None:
+    def __init__(
+        self,
+        draw: Literal["uniform", "balanced", "balanced_iw"] = "balanced_iw",
+        *,
+        labels: Literal["clicks", "shown"] = "clicks",
+    ) -> None:
         super().__init__()
-        self.draw = draw
+        self.draw, self.labels = draw, labels
+
+    @property
+    def gives(self) -> Pairing:
+        """By `labels`."""
+        return "pairs" if self.labels == "clicks" else "shown_pairs"
 
     def bind(self, log: Log) -> Self:
         super().bind(log)
-        self.pairs = copy.copy(log.clicks.index())
+        clicks = self.labels == "clicks"
+        self.pairs = copy.copy((log.clicks if clicks else log.shown).index())
         if self.draw != "uniform" and len(self.pairs) and len(self.pairs) == self._cells():
             raise ConfigError(
-                f"all {self._cells()} pairs of this log are clicked, so there is no other pair to "
-                f'draw. Use AllPairs(draw="uniform").'
+                f"all {self._cells()} pairs of this log are {'clicked' if clicks else 'shown'}, so "
+                'there is no other pair to draw. Use AllPairs(draw="uniform").'
             )
+        names = [name for name in LOGGED if name in log.columns] + ([] if clicks else ["reward"])
+        rows = distinct(log, clicked=clicks) if names else log
+        for name in (*LOGGED, "reward"):
+            values = rows.tensor(name) if name in names else None
+            self.register_buffer(f"_{name}", values, persistent=False)
         return self
 
     def _cells(self) -> int:
@@ -82,9 +105,24 @@ class AllPairs(Sampler):
     @torch.no_grad()
     def forward(self, rows: Tensor, score: Score, step: Step) -> Batch:
         user = rows // self.pairs.n_items
-        reward = self.pairs.has(rows).to(torch.float32)
+        inside = self.pairs.has(rows)  # (B,)
+        logged = self._logged(rows, inside)
+        reward = logged.pop("reward", inside.to(torch.float32))
         weight = None
         if self.draw == "balanced_iw":
             share = len(self.pairs) / self._cells()
-            weight = 2 * (1 - share) + reward * (4 * share - 2)  # 2 share on clicks
-        return Batch(user, rows - user * self.pairs.n_items, reward, weight=weight)
+            weight = 2 * (1 - share) + inside.to(torch.float32) * (4 * share - 2)  # 2 share on P
+        return Batch(user, rows - user * self.pairs.n_items, reward, weight=weight, **logged)
+
+    def _logged(self, rows: Tensor, inside: Tensor) -> dict[str, Tensor]:
+        """The logged columns of these pairs, NaN and 0 for pairs outside P."""
+        columns = {name: getattr(self, f"_{name}") for name in (*LOGGED, "reward")}
+        columns = {name: values for name, values in columns.items() if values is not None}
+        if not columns:
+            return {}
+        place = torch.searchsorted(self.pairs.key, rows).clamp_(max=len(self.pairs) - 1)  # (B,)
+        empty = {True: torch.nan, False: 0}
+        return {
+            name: torch.where(inside, values[place], empty[values.is_floating_point()])
+            for name, values in columns.items()
+        }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-import polars as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from recfb.contracts import Batch, Exposure
+from recfb.data.distinct import distinct
 from recfb.solvers.bilinear import Bilinear, Lists
 
 if TYPE_CHECKING:
@@ -72,16 +72,10 @@ class RelMF(Bilinear):
 
 def clicked(log: Log) -> Batch:
     """The distinct clicks, each with the propensity, time and position of its first row."""
-    pairs, ones = log.clicks, torch.ones(len(log.clicks))
+    rows = distinct(log, clicked=True)
     names = [name for name in ("propensity", "time", "position") if name in log.columns]
-    if not names:
-        return Batch(pairs.user, pairs.item, ones)
-    frame = log.frame.filter(pl.col("reward") > 0)
-    if "user" not in log.columns:
-        frame = frame.with_columns(user=pl.lit(0, pl.Int32))
-    first = frame.unique(["user", "item"], keep="first").sort("user", "item")
-    rows = log.with_frame(first)
-    return Batch(pairs.user, pairs.item, ones, **{name: rows.tensor(name) for name in names})
+    columns = {name: rows.tensor(name) for name in ("user", "item", *names)}
+    return Batch(reward=torch.ones(len(rows)), **columns)
 
 
 def half_sweep(table: Tensor, other: Tensor, lists: Lists, ridge: float) -> None:

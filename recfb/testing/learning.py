@@ -118,13 +118,21 @@ def check_gives(sampler: Any, log: Log) -> None:
     """The batch is what `gives` promises."""
     batch = draw(ready(sampler, log, seed=0), log, 0)
     label = log.clicks.label(batch.user, batch.item)
-    if sampler.gives == "pairs":
-        assert torch.equal(batch.reward, label), "rewards are not the labels of the pairs"
+    if batch.item.dim() == 1:
+        shown = log.shown.label(batch.user, batch.item) > 0
+        seen = torch.ones_like(shown) if sampler.gives == "pairs" else shown
+        assert torch.equal(seen, ~batch.reward.isnan()), "a reward is known, or NaN, wrongly"
+        assert sampler.gives != "rows" or bool(shown.all()), "a row is not in the log"
+        click = (batch.reward > 0).to(label.dtype)
+        assert torch.equal(click[seen], label[seen]), "rewards are not those of the pairs"
         return
     assert batch.item.dim() == 2, "clicks come with negatives in further columns"
     assert bool((label[:, 0] == 1).all()), "column 0 is not a click of its user"
     if sampler.gives == "free_negative":
         assert bool((label[:, 1:] == 0).all()), "a negative was clicked by its user"
+    if sampler.gives == "shown_negative":
+        beside = log.shown.label(batch.user, batch.item)[:, 1:]
+        assert bool((beside == 1).all()), "a negative was not shown to the user"
 
 
 def check_another_step(sampler: Any, log: Log) -> None:
@@ -158,7 +166,8 @@ def check_losses(objective: Any, log: Log) -> None:
         return weight[owner, item]
 
     losses = objective(score, batch, Step(5, 1, 10))
-    assert losses.shape[:1] == batch.user.shape, f"losses have shape {tuple(losses.shape)}"
+    by_row = losses.shape[:1] in (batch.user.shape, ())
+    assert by_row, f"losses have shape {tuple(losses.shape)}"
     assert bool(torch.isfinite(losses).all()), "a loss is not finite"
     losses.sum().backward()
     assert weight.grad is not None, "no gradient reaches the scores"
@@ -172,9 +181,8 @@ def check_losses_by_row(objective: Any, log: Log) -> None:
     order = torch.randperm(len(batch), generator=stream(0, "order"))
 
     straight, permuted = (objective(score_of, b, Step(5, 1, 10)) for b in (batch, batch[order]))
-    assert torch.allclose(permuted, straight[order], rtol=1e-5), (
-        "losses depend on the order of rows"
-    )
+    straight = straight[order] if straight.dim() else straight
+    assert torch.allclose(permuted, straight, rtol=1e-5), "losses depend on the order of rows"
 
 
 def check_reset_matters(scorer: Any, log: Log) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from recfb.contracts import (
     Solver,
     Step,
     World,
+    cat,
 )
 from recfb.data.log import Log
 from recfb.random import stream
@@ -80,9 +82,10 @@ def rows_of(log: Log) -> Batch:
 
 
 def batches_of(log: Log) -> dict[str, list[Batch]]:
-    """Batches of the kinds that samplers give: labelled pairs, and clicks with any or free
-    items."""
+    """A batch of each kind that samplers give."""
     rows = rows_of(log)
+    unseen = replace(rows[::3], reward=torch.full((len(rows[::3]),), torch.nan))
+    shown = cat([rows, replace(unseen, item=(unseen.item + 1) % log.n_items)])
     clicked = rows[rows.reward > 0]
     other = log.clicks.negatives(clicked.user, 2, stream(0, "negatives"))  # (B, 2)
     item = torch.cat([clicked.item[:, None], other], 1)  # (B, 3)
@@ -92,7 +95,14 @@ def batches_of(log: Log) -> dict[str, list[Batch]]:
     item = (clicked.item[:, None] + torch.tensor([0, 3, 4])) % log.n_items  # (B, 3)
     label = log.clicks.label(clicked.user, item)
     any_item = Batch(clicked.user, item, label)
-    return {"pairs": [rows], "any_negative": [any_item], "free_negative": [free]}
+    return {
+        "pairs": [rows],
+        "shown_pairs": [shown],
+        "rows": [rows],
+        "any_negative": [any_item],
+        "free_negative": [free],
+        "shown_negative": [free],
+    }
 
 
 def score_of(user: Tensor, item: Tensor) -> Tensor:
