@@ -29,7 +29,9 @@ _HOME = {
     "Report": "recfb.evaluation",
     "Run": "recfb.simulate",
     "Simulator": "recfb.simulate",
+    "Space": "recfb.tune",
     "SupportError": "recfb.errors",
+    "Tuned": "recfb.tune",
     "UnboundError": "recfb.errors",
     "dataset": "recfb.shelf",
     "evaluate": "recfb.evaluate",
@@ -39,6 +41,7 @@ _HOME = {
     "save": "recfb.store",
     "simulate": "recfb.simulate",
     "simulator": "recfb.shelf",
+    "tune": "recfb.tune",
 }
 __all__ = sorted(_HOME)
 
@@ -69,6 +72,9 @@ if TYPE_CHECKING:
     from recfb.simulate import simulate as simulate
     from recfb.store import load as load
     from recfb.store import save as save
+    from recfb.tune import Space as Space
+    from recfb.tune import Tuned as Tuned
+    from recfb.tune import tune as tune
 
 
 class _Package(ModuleType):

@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor
 
 from recfb.contracts import Fitted, Sampler
 from recfb.data import Log
-from recfb.data.history import History
+from recfb.data.history import History, Validation
 from recfb.errors import ConfigError, LogError, PrepareError
-from recfb.measure import Task, rank, task_of
-from recfb.metrics.ranking import PER_USER, Metric
+from recfb.measure import HeldOut
 from recfb.random import stream
 
 M = TypeVar("M", bound=Fitted)
@@ -92,26 +91,26 @@ class Best(Callback):
     """Ranks held-out clicks after every epoch, keeps the best weights, stops without progress.
 
     Args:
-        task: what to rank.
-        metric: a metric of one user's list; larger is better.
+        held_out: the clicks, and the metric; larger is better.
         patience: epochs without a better value before training stops.
     """
 
-    def __init__(self, task: Task, metric: Metric, *, patience: int) -> None:
-        self.task, self.metric, self.patience = task, metric, patience
-        self.value, self.waited = -math.inf, 0
+    def __init__(self, held_out: HeldOut, *, patience: int) -> None:
+        self.held_out, self.patience = held_out, patience
+        self.value, self.epoch, self.waited = -math.inf, 0, 0
         self.weights: dict[str, Tensor] = {}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, remember, and ask for an end."""
+        if getattr(pl_module, "diverged", False):  # the module raises next
+            return
         pl_module.eval()
-        lists = rank(pl_module, self.task, self.metric.k)  # type: ignore[arg-type]
+        value = self.held_out(pl_module)  # type: ignore[arg-type]
         pl_module.train()
-        value = float(lists.values(self.metric, self.task).mean())
-        pl_module.log(self.metric.name, value, prog_bar=True)
+        pl_module.log(self.held_out.metric.name, value, prog_bar=True)
         self.waited += 1
         if value > self.value:
-            self.value, self.waited = value, 0
+            self.value, self.epoch, self.waited = value, trainer.current_epoch + 1, 0
             self.weights = {
                 name: tensor.detach().to("cpu", copy=True)
                 for name, tensor in pl_module.state_dict().items()
@@ -121,12 +120,13 @@ class Best(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """For checkpoints: plain data."""
-        return {"value": self.value, "waited": self.waited, "weights": self.weights}
+        names = ("value", "epoch", "waited", "weights")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From a checkpoint."""
-        self.value, self.waited = state_dict["value"], state_dict["waited"]
-        self.weights = state_dict["weights"]
+        for name, value in state_dict.items():
+            setattr(self, name, value)
 
 
 def fit(
@@ -153,7 +153,8 @@ def fit(
         log: what to learn from.
         module: a `Recommender` or a solver; it is changed in place.
         valid: later clicks. They are ranked after every epoch, training stops when they are not
-            ranked better for `patience` epochs, and the best weights are kept.
+            ranked better for `patience` epochs, and the best weights are kept;
+            `module.validation` says how good they are and at which epoch.
         monitor: the metric that `valid` is ranked by, the objective's own unless given: ndcg@10,
             or its inverse-popularity form "ndcg@10:snips" for debiasing objectives.
         patience: epochs.
@@ -168,7 +169,8 @@ def fit(
         ConfigError: options that do not go together; a checkpoint of another vocabulary or model.
         LogError: a log or `valid` without clicks.
         PrepareError: no readable checkpoint at `ckpt_path`.
-        RecfbError: the loss is no longer a number.
+        RecfbError: the loss is no longer a number. With `valid` the module then has the best
+            weights so far, and with `default_root_dir` the last good epoch is on disk.
 
     >>> from recfb import objectives, samplers, scorers
     >>> from recfb.recommender import Recommender
@@ -184,6 +186,7 @@ def fit(
     if not (warm and again):
         module.reset(stream(seed, "reset"))
     module.history, module.vocabulary = History.of(log), log.vocabulary
+    module.validation = None
     if not isinstance(module, LightningModule):
         module.solve(log)
         return module.eval()
@@ -193,10 +196,19 @@ def fit(
         trainer[name] = value
     with _quiet(), _roomy(batch_size):
         machine = Trainer(**trainer)
-        _run(machine, module.train(), data, ckpt_path)
-    if best is not None and best.weights:
-        module.load_state_dict(best.weights)
+        try:
+            _run(machine, module.train(), data, ckpt_path)
+        finally:  # also where the loss was no number: what was good is kept
+            if best is not None and best.weights:
+                module.load_state_dict(best.weights)
+                name = best.held_out.metric.name
+                module.validation = Validation(name, best.value, best.epoch)
     return module.eval()
+
+
+def every_epoch(folder: Path) -> Checkpoint:
+    """A callback that keeps the last epoch in `folder`/last.ckpt, to resume from."""
+    return ModelCheckpoint(folder, filename="last", enable_version_counter=False)
 
 
 def _check(
@@ -248,17 +260,7 @@ def _data(log: Log, module: LightningModule, batch_size: int, seed: int) -> LogM
 
 def _best(valid: Log, module: Fitted, monitor: str | None, patience: int) -> Best:
     own: str = getattr(getattr(module, "objective", None), "monitor", _MONITOR)
-    metric = Metric.of(monitor or own)
-    if metric.kind not in PER_USER:
-        raise ConfigError(f"monitor is a metric of users' lists, {list(PER_USER)}: {_MONITOR}.")
-    seen = module.history.seen
-    task = task_of(valid.recode(module.vocabulary), exclude=seen, known=seen, seen=seen)
-    if not len(task.user):
-        raise LogError(
-            f"nothing to validate on: none of the {len(valid.clicks)} clicks of valid is of a user "
-            "and an item with a click in the log and new. Leave valid out, or split by time."
-        )
-    return Best(task, metric, patience=patience)
+    return Best(HeldOut.of(valid, module.history, monitor or own), patience=patience)
 
 
 def _defaults(trainer: dict[str, Any], best: Best | None) -> dict[str, Any]:

@@ -155,13 +155,18 @@ class Recommender(Fitted, LightningModule):
             group.setdefault("initial_lr", group["lr"])
         return optimizer
 
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss of this epoch was no number."""
+        return self._loss_sum is not None and not bool(torch.isfinite(self._loss_sum))
+
     def on_train_epoch_end(self) -> None:
         """Log the mean loss, and stop where it is no number."""
         if self._loss_sum is None:
             return
         loss = self._loss_sum / max(1, int(self.trainer.num_training_batches))
-        self._loss_sum = None
-        if not bool(torch.isfinite(loss)):
+        diverged, self._loss_sum = self.diverged, None
+        if diverged:
             raise RecfbError(
                 f"the loss is {float(loss)} in epoch {self.current_epoch}. Try a lower learning "
                 "rate (optimizer=optim.Adagrad(lr=0.01)), a larger l2, or a bounded loss "

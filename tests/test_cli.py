@@ -6,8 +6,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 import yaml
+from torch import Tensor
 
+from recfb import RecfbError, Recommender, load
 from recfb.cli import VERBS, main
 from recfb.data.product import verify
 
@@ -36,6 +39,8 @@ def clicks() -> Path:
 
 MIXED_UP = ["--model.scorer", "MF", "--model.sampler", "Clicks", "--model.objective", "RelMF"]
 MIXED_UP += ["--model.objective.exposure", "Popularity"]
+BPR = ["--model.scorer", "MF", "--model.scorer.dim", "8", "--model.objective", "BPR"]
+BPR += ["--model.sampler", "Clicks"]
 COLUMNS = ["--user", "member", "--item", "sku", "--reward", "clicked", "--time", "ts"]
 
 
@@ -83,9 +88,7 @@ def test_doctor_maps_columns(clicks: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_fit_measure_and_recommend(clicks: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = ["--model.scorer", "MF", "--model.scorer.dim", "8", "--model.objective", "BPR"]
-    model += ["--model.sampler", "Clicks", "--max_epochs", "2"]
-    assert main(["fit", str(clicks), *COLUMNS, *model, "--name", "bpr"]) == 0
+    assert main(["fit", str(clicks), *COLUMNS, *BPR, "--max_epochs", "2", "--name", "bpr"]) == 0
     assert (
         main(["fit", str(clicks), *COLUMNS, "--model", "ALS", "--model.dim", "4", "--name", "als"])
         == 0
@@ -123,6 +126,38 @@ def test_an_existing_run_is_not_overwritten(
     assert main(command) == 0
     assert main(command) == 1
     assert "runs/p exists already" in capsys.readouterr().err
+
+
+def test_an_interrupted_fit_goes_on(
+    clicks: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the third of four epochs: then the same weights as in one go."""
+    command = ["fit", str(clicks), *COLUMNS, *BPR, "--max_epochs", "4", "--name"]
+    assert main([*command, "whole"]) == 0
+    assert not Path("runs/whole.checkpoints").exists()
+    with monkeypatch.context() as patch:
+        step = Recommender.training_step
+
+        def fail(self: Recommender, rows: Tensor, batch_idx: int) -> None:
+            if self.current_epoch == 2:
+                raise RecfbError("the loss is nan in epoch 2.")
+            step(self, rows, batch_idx)
+
+        patch.setattr(Recommender, "training_step", fail)
+        assert main([*command, "cut"]) == 1
+    assert "last good epoch are in runs/cut.checkpoints/last.ckpt" in capsys.readouterr().err
+    assert not Path("runs/cut").exists()
+    assert main([*command, "cut"]) == 1
+    assert "Go on with it: --resume" in capsys.readouterr().err
+    assert main([*command, "cut", "--resume"]) == 0
+    assert not Path("runs/cut.checkpoints").exists()
+    for name in ("whole", "cut"):
+        verify(Path("runs") / name)
+    models = [load(Path("runs") / name / "model") for name in ("whole", "cut")]
+    for one, other in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(one, other)
+    assert main([*command, "new", "--resume"]) == 1
+    assert "there is nothing to resume" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

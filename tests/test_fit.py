@@ -17,6 +17,7 @@ from recfb.contracts import Batch, Context
 from recfb.data import Log
 from recfb.errors import ConfigError, LogError, PrepareError, RecfbError
 from recfb.exposures import Popularity
+from recfb.fit import every_epoch
 from recfb.objectives import BCE, BPR, RelMF
 from recfb.optim import SGD, Adagrad, Adam, Cosine, Linear, Spec
 from recfb.random import stream
@@ -320,6 +321,26 @@ def test_batch_size_is_positive() -> None:
 def test_a_loss_that_is_no_number_stops() -> None:
     with pytest.raises(RecfbError, match="loss is"):
         fit(taste(), bpr(optimizer=SGD(lr=1e30)), batch_size=50, **QUIET)
+
+
+def test_what_was_good_is_kept(tmp_path: Path) -> None:
+    """The loss is finite in the first epoch and no number in the second."""
+
+    class Break(Callback):
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            if trainer.current_epoch == 1:
+                pl_module.scorer.user.data.fill_(torch.nan)
+
+    train, valid = taste().split_by_time(0.8)
+    good = fit(train, bpr(), valid=valid, max_epochs=1, **QUIET)
+    model, each = bpr(), every_epoch(tmp_path)
+    with pytest.raises(RecfbError, match=r"loss is nan in epoch 1.*optim\.Adagrad\(lr=0\.01\)"):
+        fit(train, model, valid=valid, callbacks=[Break(), each], **QUIET)
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    for name, value in good.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value) and torch.equal(state[name], value)
+    assert model.validation is not None and model.validation == good.validation
+    assert model.validation.epoch == 1 and model.validation.metric == "ndcg@10"
 
 
 # ---- clipping

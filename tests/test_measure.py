@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import polars as pl
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 from recfb import fit, measure
@@ -104,6 +106,32 @@ def test_judged_candidates() -> None:
     assert values(table)[("m", "ndcg@3")] == pytest.approx((1 / math.log2(3) + 1) / 2)
     assert values(table)[("m", "recall@1")] == pytest.approx(0.5)
     assert values(table)[("m", "coverage@3")] == pytest.approx(3 / 5)  # 1, 3, 2 and nothing else
+
+
+def test_users_who_clicked_nothing_are_counted_or_count_as_zero() -> None:
+    test = log_of([(0, 2), (1, 0), (1, 2), (2, 1), (2, 3), (3, 0)], [1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
+    models = {"m": fit(TRAIN, Given(DOWN)), "r": fit(TRAIN, Random())}
+    table = measure(test, models, metrics=["hit@1", "hit@1:zero"], exclude=TRAIN, base="r")
+    mine = table.filter(recommender="m")
+    # users 0 and 1 click what comes first; user 2 is known and clicks nothing; user 3 is unknown
+    assert mine["value"].to_list() == pytest.approx([1.0, 2 / 3])
+    assert mine["n_users"].to_list() == [2, 3]
+    assert mine["left_users"].to_list() == [2, 1]
+    gap = mine["difference"]
+    assert gap[1] == pytest.approx(gap[0] * 2 / 3)
+
+
+def test_paired_differences_have_a_p_value() -> None:
+    other = Given(DOWN.flip(1))
+    models = {"m": fit(TRAIN, Given(DOWN)), "other": fit(TRAIN, other)}
+    table = measure(TEST, models, metrics=["recall@1"], exclude=TRAIN, users="all", base="other")
+    mine, theirs = (table.filter(recommender=name) for name in ("m", "other"))
+    lists = {"m": [1, 1 / 3, 1, 1], "other": [0, 0, 0, 0]}  # by hand, users 0 to 3
+    gap = [a - b for a, b in zip(*lists.values(), strict=True)]
+    assert mine["difference"].item() == pytest.approx(sum(gap) / 4)
+    t = (sum(gap) / 4) / (statistics.stdev(gap) / 2)
+    assert mine["p_value"].item() == pytest.approx(2 * stats.t.sf(t, 3))
+    assert theirs["p_value"].item() is None
 
 
 def test_another_vocabulary_is_recoded() -> None:

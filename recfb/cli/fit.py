@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -12,8 +14,8 @@ from recfb.cli.common import add_log, parse, parser_of, plain, read_log, run_fol
 from recfb.config import instantiate
 from recfb.contracts import Fitted, Solver, describe
 from recfb.data.columns import COLUMNS
-from recfb.errors import ConfigError
-from recfb.fit import fit
+from recfb.errors import ConfigError, PrepareError, RecfbError
+from recfb.fit import every_epoch, fit
 from recfb.recommender import Recommender
 from recfb.store import save
 
@@ -29,18 +31,50 @@ def main(argv: Sequence[str]) -> int:
     log = read_log(cfg.log, cfg)
     train, valid = (log, None) if cfg.valid is None else log.split_by_time(1 - cfg.valid)
     say(f"{log}\n{model}")
+    options = _options(cfg, parser.get_defaults())
+    kept = None if cfg.name is None else Path("runs") / f"{cfg.name}.checkpoints"
     with run_folder(cfg.name, "fit", {**plain(cfg), "model": describe(model)}) as folder:
-        options = _options(cfg, parser.get_defaults())
         if isinstance(model, Recommender):
             options.setdefault("enable_progress_bar", sys.stderr.isatty())
-            if folder is not None:
-                options.setdefault("default_root_dir", str(folder))
-        fit(train, model, valid=valid, **options)
+            if folder is not None and kept is not None:
+                options = _resumable(options, folder, kept, cfg.resume)
+        try:
+            fit(train, model, valid=valid, **options)
+        except RecfbError as error:
+            raise _with_hint(error, kept) from None
         if folder is not None:
             save(model, folder / "model")
-    if cfg.name is None:
+    if kept is None:
         say("fitted, and not kept: give it a --name to write runs/NAME")
+    elif kept.exists():
+        shutil.rmtree(kept)
     return 0
+
+
+def _resumable(options: dict[str, Any], folder: Path, kept: Path, resume: bool) -> dict[str, Any]:
+    """Trainer options that write every epoch to runs/NAME.checkpoints, and go on from there."""
+    last = kept / "last.ckpt"
+    if resume and not last.exists():
+        raise PrepareError(f"there is nothing to resume: no {last}. Leave --resume out.")
+    if kept.exists() and not resume:
+        raise PrepareError(
+            f"an earlier fit of this name did not end and left {kept}. Go on with it: --resume. "
+            f"Or remove it: rm -r {kept}"
+        )
+    options["callbacks"] = [*(options.get("callbacks") or []), every_epoch(kept)]
+    options.setdefault("default_root_dir", str(folder))
+    return options | ({"ckpt_path": last} if resume else {})
+
+
+def _with_hint(error: RecfbError, kept: Path | None) -> RecfbError:
+    """The error, with where the last good epoch is."""
+    last = None if kept is None else kept / "last.ckpt"
+    if type(error) is not RecfbError or last is None or not last.exists():
+        return error
+    return RecfbError(
+        f"{error} The weights of the last good epoch are in {last}: "
+        'model.load_state_dict(torch.load(path, weights_only=True)["state_dict"]).'
+    )
 
 
 def split_imports(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -69,6 +103,9 @@ def _parser(modules: Sequence[str]) -> ArgumentParser:
         "--valid", type=float | None, metavar="SHARE", help="the latest rows, for early stopping"
     )
     parser.add_argument(
+        "--resume", action="store_true", help="go on with a fit of this name that was interrupted"
+    )
+    parser.add_argument(
         "--import", type=str | None, metavar="MODULE", help="allow classes of this module"
     )
     parser.add_subclass_arguments(
@@ -83,6 +120,6 @@ def _parser(modules: Sequence[str]) -> ArgumentParser:
 
 def _options(cfg: Namespace, defaults: Namespace) -> dict[str, Any]:
     """The options of `fit` and of Lightning's Trainer that were given a value of their own."""
-    ours = {"config", "log", "name", "valid", "import", "model", "binarise", *COLUMNS}
+    ours = {"config", "log", "name", "valid", "resume", "import", "model", "binarise", *COLUMNS}
     given = {k: v for k, v in vars(cfg).items() if k not in ours}
     return {k: v for k, v in given.items() if v != defaults.get(k)}

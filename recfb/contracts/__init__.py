@@ -18,7 +18,7 @@ from recfb.contracts.acting import (
     sample_cdf,
     uniform_over,
 )
-from recfb.contracts.describe import class_path, describe, hyperparameters
+from recfb.contracts.describe import alter, class_path, describe, hyperparameters
 from recfb.contracts.evaluating import (
     Estimates,
     Estimator,
@@ -76,6 +76,7 @@ __all__ = [
     "Truth",
     "Verdict",
     "World",
+    "alter",
     "best_of",
     "cat",
     "check_probs",

@@ -7,17 +7,20 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import enum
 import inspect
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from recfb.errors import ConfigError
+from recfb.errors import ConfigError, nearest
+
+T = TypeVar("T")
 
 
 def hyperparameters(obj: object) -> dict[str, Any]:
@@ -73,6 +76,33 @@ def describe(value: Any) -> Any:
         arguments = {name: describe(item) for name, item in hyperparameters(value).items()}
         return {"class_path": class_path(type(value)), "init_args": arguments}
     raise ConfigError(f"{type(value).__name__} cannot be written to a configuration: {value!r}")
+
+
+def alter(value: T, changes: Mapping[str, Any]) -> T:
+    """A new object with other hyperparameters, named by dotted paths; nothing is shared with the
+    old one.
+
+    Raises:
+        ConfigError: a path that names no hyperparameter, with those there are.
+
+    >>> from recfb.optim import Adam
+    >>> alter(Adam(lr=0.01), {"lr": 0.1}).lr
+    0.1
+    """
+    own = hyperparameters(value)
+    inner: dict[str, dict[str, Any]] = {}
+    for path, new in changes.items():
+        head, _, rest = path.partition(".")
+        if head not in own:
+            kind = type(value).__name__
+            raise ConfigError(f"{kind} has no {head!r}; it has {list(own)}.{nearest(head, own)}")
+        if rest:
+            inner.setdefault(head, {})[rest] = new
+        else:
+            own[head] = new
+    for head, more in inner.items():
+        own[head] = alter(own[head], more)
+    return type(value)(**copy.deepcopy(own))
 
 
 class Described:

@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 
 from recfb.contracts.describe import Described
 from recfb.data.batch import Batch, Context
-from recfb.data.history import History, recommend
+from recfb.data.history import History, Validation, recommend
 from recfb.data.vocabulary import Vocabulary
 from recfb.errors import UnboundError
 from recfb.metrics import top_k
@@ -239,6 +239,7 @@ class Fitted(Component):
 
     history: History
     vocabulary: Vocabulary
+    validation: Validation | None = None
 
     def top(self, context: Context, k: int) -> Tensor:
         """The k best available items of each request, best first: (B, k)."""

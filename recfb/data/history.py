@@ -46,6 +46,15 @@ class History:
         return ~self.seen.mask(user)
 
 
+@dataclass(frozen=True)
+class Validation:
+    """How well the weights that `fit(valid=...)` kept rank held-out clicks."""
+
+    metric: str
+    value: float
+    epoch: int  # how many epochs they were trained for
+
+
 Top = Callable[[Context, int], Tensor]
 """`model.top`: the k best available items of each request."""
 

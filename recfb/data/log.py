@@ -367,6 +367,10 @@ class Log:
         """Users whole on one side or the other, by a hash of the user."""
         return split.by_user(self, train, seed)
 
+    def split_by_row(self, train: float = 0.8, *, seed: int = 0) -> tuple[Log, Log]:
+        """Rows at random, by a hash of user and item: what is left for logs without times."""
+        return split.by_row(self, train, seed)
+
     def leave_last(self, k: int = 1) -> tuple[Log, Log]:
         """All but each user's last k rows in time, and those."""
         return split.leave_last(self, k)

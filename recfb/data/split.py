@@ -38,6 +38,16 @@ def by_user(log: Log, train: float, seed: int) -> tuple[Log, Log]:
     return log.with_frame(log.frame.filter(mask)), log.with_frame(log.frame.filter(~mask))
 
 
+def by_row(log: Log, train: float, seed: int) -> tuple[Log, Log]:
+    """Distinct pairs whole on one side, by a hash of user and item."""
+    _share(train)
+    salt = derive(seed, "rows") >> 1
+    key = log.tensor("user") * log.n_items + log.tensor("item")  # (n,)
+    side = (mix64(key ^ salt) & 0x7FFFFFFF) < int(train * 0x80000000)  # (n,)
+    mask = pl.Series(side.numpy())
+    return log.with_frame(log.frame.filter(mask)), log.with_frame(log.frame.filter(~mask))
+
+
 def leave_last(log: Log, k: int) -> tuple[Log, Log]:
     """All but each user's last k rows in time, and those; rows of one time are ordered as they
     stand."""

@@ -1,8 +1,9 @@
-"""Intervals of means over users."""
+"""Intervals and tests of means over users."""
 
 from __future__ import annotations
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from recfb.random import mix64, stream
@@ -39,3 +40,15 @@ class Bootstrap:
         level = torch.tensor([self.alpha / 2, 1 - self.alpha / 2], dtype=torch.float64)
         lower, upper = means.quantile(level).tolist()
         return float(values.mean()), lower, upper
+
+
+def paired_test(gap: Tensor) -> float:
+    """P value of a two-sided t test that users' paired differences (U,) have mean 0; NaN where
+    they are all equal.
+
+    >>> round(paired_test(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)), 4)
+    0.0742
+    """
+    if len(gap) < 2 or not bool((gap != gap[0]).any()):
+        return torch.nan
+    return float(stats.ttest_1samp(gap.numpy(), 0.0).pvalue)

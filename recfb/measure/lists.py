@@ -10,8 +10,9 @@ from torch import Tensor
 
 from recfb.contracts import Context, Model
 from recfb.data import Log, Pairs
-from recfb.errors import ConfigError, RecfbWarning
-from recfb.metrics.ranking import PER_LIST, Metric
+from recfb.data.history import History
+from recfb.errors import ConfigError, LogError, RecfbWarning
+from recfb.metrics.ranking import PER_LIST, PER_USER, Metric
 
 _CELLS = 8_000_000  # entries of a mask that are made at a time
 
@@ -25,6 +26,7 @@ class Task:
     exclude: Pairs | None
     judged: Pairs | None
     seen: Pairs | None  # training clicks, which say how popular items are
+    idle: Tensor  # (I,) int64, users who were shown items, none of which is a click to find
 
     @property
     def n_pos(self) -> Tensor:
@@ -83,8 +85,12 @@ def task_of(
         keep &= (known.per_user[clicks.user] > 0) & (known.per_item[clicks.item] > 0)
     user, item = clicks.user[keep], clicks.item[keep]
     kept = Pairs(user, item, n_users=log.n_users, n_items=log.n_items)
-    active = (kept.per_user > 0).nonzero().squeeze(1)  # (U,)
-    return Task(active, kept, exclude, log.shown if judged else None, seen)
+    active = kept.per_user > 0  # (n_users,)
+    idle = (log.shown.per_user > 0) & ~active
+    if known is not None:
+        idle &= known.per_user > 0
+    users = [mask.nonzero().squeeze(1) for mask in (active, idle)]  # (U,), (I,)
+    return Task(users[0], kept, exclude, log.shown if judged else None, seen, users[1])
 
 
 @dataclass(frozen=True)
@@ -95,11 +101,16 @@ class Lists:
     gain: Tensor  # (U, K) 1 where the item was clicked
 
     def values(self, metric: Metric, task: Task) -> Tensor:
-        """The metric of each user's list: (U,) float64."""
-        if metric.weighting == "none":
-            return metric.per_user(self.gain, task.n_pos)
-        weight, total = task.inverse_popularity()
-        return metric.per_user(self.gain * weight[self.item.clamp(min=0)], total)
+        """The metric of each user's list, then 0 for idle users where they count: float64,
+        (U,) or (U + I,)."""
+        gain, total = self.gain, task.n_pos
+        if metric.weighting != "none":
+            weight, total = task.inverse_popularity()
+            gain = gain * weight[self.item.clamp(min=0)]  # (U, K)
+        values = metric.per_user(gain, total)  # (U,)
+        if metric.zero_positive == "skip":
+            return values
+        return torch.cat([values, values.new_zeros(len(task.idle))])  # (U + I,)
 
     def total(self, metric: Metric, task: Task) -> float:
         """A metric of how often each item is in the lists."""
@@ -123,6 +134,38 @@ def rank(model: Model, task: Task, k: int) -> Lists:
     item = torch.cat(items)  # (U, K)
     hit = task.clicks.has(task.user[:, None] * task.clicks.n_items + item.clamp(min=0))
     return Lists(item, (hit & (item >= 0)).to(torch.float32))
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Ranks held-out clicks and says how well: a model -> the mean of a metric over users."""
+
+    task: Task
+    metric: Metric
+
+    @classmethod
+    def of(cls, valid: Log, history: History, metric: str) -> HeldOut:
+        """The clicks of a log that are new to a history, of users and items it knows.
+
+        Raises:
+            ConfigError: a metric that is not one of users' lists.
+            LogError: no click is left.
+        """
+        named = Metric.of(metric)
+        if named.kind not in PER_USER:
+            raise ConfigError(f"monitor is a metric of users' lists, {list(PER_USER)}: ndcg@10.")
+        seen = history.seen
+        task = task_of(valid.recode(history.vocabulary), exclude=seen, known=seen, seen=seen)
+        if not len(task.user):
+            raise LogError(
+                f"nothing to validate on: none of the {len(valid.clicks)} clicks of valid is of a "
+                "user and an item with a click in the log and new. Leave valid out, or split by "
+                "time."
+            )
+        return cls(task, named)
+
+    def __call__(self, model: Model) -> float:
+        return float(rank(model, self.task, self.metric.k).values(self.metric, self.task).mean())
 
 
 def device_of(model: Model) -> torch.device | str:

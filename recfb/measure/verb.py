@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import polars as pl
+import torch
 
 from recfb.contracts import Fitted, Model
 from recfb.data import Log, Pairs, Vocabulary
 from recfb.errors import ConfigError, LogError, UnboundError, nearest
-from recfb.measure.bootstrap import Bootstrap
+from recfb.measure.bootstrap import Bootstrap, paired_test
 from recfb.measure.lists import Task, rank, task_of
 from recfb.metrics.ranking import PER_USER, Metric
 
@@ -42,7 +43,8 @@ def measure(
             belong in every table.
         metrics: ndcg@K, recall@K, map@K, hit@K for each user's list, coverage@K and gini@K for all
             lists together; variants as in "ndcg@10:saito,n_pos"; "ndcg@10:snips" and
-            "recall@10:snips" weigh each click by one over its item's popularity in training.
+            "recall@10:snips" weigh each click by one over its item's popularity in training;
+            "ndcg@10:zero" counts users who were shown items and clicked none as 0.
         exclude: the training log. Its clicks are not ranked again and do not count; with judged
             candidates, all its rows.
         users: "known" keeps users and items with a click in `exclude`, or without it in what the
@@ -55,9 +57,11 @@ def measure(
 
     Returns:
         A frame with the columns recommender, metric, value, lower, upper, n_users (users in the
-        mean), left_users and left_clicks (in the log, not in the mean: unknown or clicked before);
-        before them `by` if given; with `base` also difference, difference_lower, difference_upper.
-        coverage and gini have no interval, because a bootstrap repeats lists.
+        mean), left_users and left_clicks (in the log, not in the mean: unknown, clicked before, or
+        without a click); before them `by` if given; with `base` also difference,
+        difference_lower, difference_upper and p_value, of a two-sided t test of the users' paired
+        differences, not adjusted for many comparisons. coverage and gini have no interval, because
+        a bootstrap repeats lists.
 
     Raises:
         ConfigError: an unknown metric, base, `by` or choice; models of different vocabularies.
@@ -88,11 +92,11 @@ def measure(
             seen=seen,
             judged=judged,
         )
+        everyone, clicks = int((part.shown.per_user > 0).sum()), len(part.clicks)
         table = _table(recommenders, task, wanted, base, alpha, seed).with_columns(
-            pl.lit(int((part.clicks.per_user > 0).sum()) - len(task.user)).alias("left_users"),
-            pl.lit(len(part.clicks) - len(task.clicks)).alias("left_clicks"),
+            (everyone - pl.col("n_users")).alias("left_users"),
+            pl.lit(clicks - len(task.clicks), pl.Int64).alias("left_clicks"),
         )
-        table = table.cast({"left_users": pl.Int64, "left_clicks": pl.Int64})
         if not len(task.user):  # no lists: nothing is covered, and nothing could be
             table = table.with_columns(pl.lit(None, pl.Float64).alias("value"))
         tables.append(table if by is None else table.select(pl.lit(label).alias(by), pl.all()))
@@ -173,7 +177,10 @@ def _table(
 ) -> pl.DataFrame:
     depth = max((metric.k for metric in metrics), default=1)
     lists = {name: rank(model, task, depth) for name, model in models.items()}
-    draw = Bootstrap(task.user, alpha, seed)
+    draws = {
+        "skip": Bootstrap(task.user, alpha, seed),
+        "zero": Bootstrap(torch.cat([task.user, task.idle]), alpha, seed),
+    }
     rows: list[dict[str, object]] = []
     for name, own in lists.items():
         for metric in metrics:
@@ -181,11 +188,12 @@ def _table(
             row["n_users"] = len(task.user)
             other = None if base is None else lists[base]
             if metric.kind in PER_USER:
-                values = own.values(metric, task)
+                values, draw = own.values(metric, task), draws[metric.zero_positive]
+                row["n_users"] = len(values)
                 row |= dict(zip(_INTERVAL, draw(values), strict=True))
                 if other is not None:
-                    gap = draw(values - other.values(metric, task))
-                    row |= dict(zip(_GAP, gap, strict=True))
+                    gap = values - other.values(metric, task)  # (U,)
+                    row |= dict(zip(_GAP, draw(gap), strict=True)) | {"p_value": paired_test(gap)}
             else:
                 total = own.total(metric, task)
                 row["value"] = total
@@ -194,5 +202,5 @@ def _table(
             rows.append(row)
     schema: dict[str, type[pl.DataType]] = {"recommender": pl.String, "metric": pl.String}
     schema |= dict.fromkeys(_INTERVAL, pl.Float64) | {"n_users": pl.Int64}
-    schema |= {} if base is None else dict.fromkeys(_GAP, pl.Float64)
+    schema |= {} if base is None else dict.fromkeys((*_GAP, "p_value"), pl.Float64)
     return pl.DataFrame(rows, schema=schema).with_columns(pl.col(pl.Float64).fill_nan(None))

@@ -141,6 +141,7 @@ class Metric:
     discount: Discount = "log2"
     norm: Norm = "ideal"
     weighting: Literal["none", "snips"] = "none"
+    zero_positive: Literal["skip", "zero"] = "skip"  # users who were shown items and clicked none
 
     @classmethod
     def of(cls, name: str) -> Metric:
@@ -175,7 +176,8 @@ class Metric:
         sum of w / log2(rank + 1) inside the list, over the sum of w.
         """
         cut = gain[:, : self.k]
-        options = {name: getattr(self, name) for name in OPTIONS[self.kind] if name != "weighting"}
+        kept = [name for name in OPTIONS[self.kind] if name in ("discount", "norm")]
+        options = {name: getattr(self, name) for name in kept}
         if self.weighting == "snips" and "norm" in options:
             options["norm"] = "n_pos"
         values: Tensor = PER_USER[self.kind](cut, n_pos, **options)
@@ -194,10 +196,10 @@ PER_LIST: dict[str, Callable[[Tensor], Tensor]] = {"coverage": coverage, "gini":
 """Metrics of how often each item is in the lists of all users."""
 
 OPTIONS: dict[str, tuple[str, ...]] = {
-    "ndcg": ("discount", "norm", "weighting"),
-    "recall": ("weighting",),
-    "map": ("norm",),
-    "hit": (),
+    "ndcg": ("discount", "norm", "weighting", "zero_positive"),
+    "recall": ("weighting", "zero_positive"),
+    "map": ("norm", "zero_positive"),
+    "hit": ("zero_positive",),
     "coverage": (),
     "gini": (),
 }
@@ -207,5 +209,6 @@ VARIANTS = {
     "none": "norm",
     "untruncated": "norm",
     "snips": "weighting",
+    "zero": "zero_positive",
 }
 """The words after the colon, and what each is a value of."""

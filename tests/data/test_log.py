@@ -163,11 +163,15 @@ def test_splits_are_disjoint_and_whole(small_log: Log) -> None:
     one, other = small_log.split_by_user(0.5, seed=1)
     assert not set(one.frame["user"]) & set(other.frame["user"])
     assert len(one) + len(other) == len(small_log)
+    one, other = small_log.split_by_row(0.5, seed=1)
+    assert not set(one.shown.key.tolist()) & set(other.shown.key.tolist())
+    assert len(one) + len(other) == len(small_log) and one.n_items == other.n_items
 
 
-def test_split_by_user_hits_the_share() -> None:
+def test_splits_by_hash_hit_the_share() -> None:
     log = Log.of({"user": range(20_000), "item": [0] * 20_000, "reward": [1] * 20_000})
-    assert abs(len(log.split_by_user(0.8, seed=3)[0]) / 20_000 - 0.8) < 4 * (0.16 / 20_000) ** 0.5
+    for split in (log.split_by_user, log.split_by_row):
+        assert abs(len(split(0.8, seed=3)[0]) / 20_000 - 0.8) < 4 * (0.16 / 20_000) ** 0.5
 
 
 def test_split_randomised_names_the_loggers() -> None:
