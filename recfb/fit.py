@@ -167,7 +167,8 @@ def fit(
 
     Raises:
         ConfigError: options that do not go together; a checkpoint of another vocabulary or model.
-        LogError: a log or `valid` without clicks.
+        LogError: a log or `valid` without clicks; rewards that are all the same, where only shown
+            rows are learned from.
         PrepareError: no readable checkpoint at `ckpt_path`.
         RecfbError: the loss is no longer a number. With `valid` the module then has the best
             weights so far, and with `default_root_dir` the last good epoch is on disk.
@@ -254,8 +255,21 @@ def _data(log: Log, module: LightningModule, batch_size: int, seed: int) -> LogM
             f"nothing to learn from: {type(sampler).__name__} finds no rows in {log!r}. A click is "
             "a row with a reward above 0: log.binarise(at=...) makes them of ratings."
         )
+    if sampler.gives in ("rows", "shown_pairs"):
+        _require_contrast(log)
     module.seed = seed  # type: ignore[assignment]
     return LogModule(sampler, batch_size=batch_size, seed=seed)
+
+
+def _require_contrast(log: Log) -> None:
+    """Shown rows alone teach nothing where all rewards are the same."""
+    known = log.frame["reward"].drop_nulls()
+    if known.n_unique() == 1:
+        raise LogError(
+            f"all {len(known)} revealed rewards are {known[0]:g}, so shown rows teach nothing. "
+            "Learn from what was not clicked as well, samplers.Clicks() or samplers.AllPairs(), or "
+            "give the log the rows without a click."
+        )
 
 
 def _best(valid: Log, module: Fitted, monitor: str | None, patience: int) -> Best:

@@ -222,6 +222,9 @@ class Adam(Spec):
 class SGD(Spec):
     """Plain gradient descent; the learning rate is multiplied by `decay` after every epoch.
 
+    `weight_decay` shrinks every row of every table by lr * weight_decay at every step, used or not;
+    groups with a weight decay of their own keep it.
+
     >>> SGD(lr=0.1, decay=0.5).factor(index=20, epoch=2, total=100)
     0.25
     """
@@ -230,11 +233,12 @@ class SGD(Spec):
 
     lr: float = 0.1
     decay: float = 1.0
+    weight_decay: float = 0.0
     schedule: Schedule | None = None
 
     def build(self, groups: Iterable[dict[str, Any]]) -> torch.optim.SGD:
         """A `torch.optim.SGD` without momentum over these groups."""
-        return torch.optim.SGD(list(groups), lr=self.lr)
+        return torch.optim.SGD(list(groups), lr=self.lr, weight_decay=self.weight_decay)
 
     def factor(self, index: int, epoch: int, total: int) -> float:
         """decay ** epoch, times the schedule."""

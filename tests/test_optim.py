@@ -8,8 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from recfb import Log, Recommender, fit
+from recfb.objectives import BPO
 from recfb.optim import SGD, Adagrad, Adam, Cosine, Linear, RowAdagrad, Spec, lookup, table
 from recfb.random import stream
+from recfb.samplers import Clicks
+from recfb.scorers import MF
 
 
 def randn(*shape: int) -> Tensor:
@@ -118,3 +122,17 @@ def test_rates_multiply() -> None:
     spec = SGD(lr=1.0, decay=0.5, schedule=Linear())
     assert spec.factor(index=5, epoch=3, total=10) == 0.5**3 * 0.5
     assert Adam().factor(index=5, epoch=3, total=10) == 1.0
+
+
+def test_table_wide_decay_reaches_rows_that_no_batch_uses() -> None:
+    """One step of SGD(lr=.05, weight_decay=1) on a sum of losses: unused rows shrink by 5 %."""
+    log = Log.of({"user": [0, 1], "item": [0, 1], "reward": [1, 1]}, n_users=3, n_items=4)
+    model = Recommender(
+        MF(dim=2, l2=0.0, bias="none"), BPO(), Clicks(), optimizer=SGD(lr=0.05, weight_decay=1.0)
+    )
+    model.bind(log)
+    model.reset(stream(0, "reset"))
+    before = model.scorer.user.detach().clone()
+    fit(log, model, max_steps=1, enable_progress_bar=False)
+    assert torch.allclose(model.scorer.user[2], 0.95 * before[2], rtol=1e-6)
+    assert not torch.allclose(model.scorer.user[0], 0.95 * before[0], rtol=1e-4)

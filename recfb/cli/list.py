@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 
-import polars as pl
-
-from recfb.cli.common import parse, parser_of, say, show
+from recfb.cli.common import parse, parser_of, say
 from recfb.config import ROOMS
 from recfb.data.recipe import read_yaml
 from recfb.errors import ConfigError, nearest
@@ -31,7 +30,9 @@ def main(argv: Sequence[str]) -> int:
         rows = listing(each)
         if kind is None:
             say(f"\n{each}")
-        show(pl.DataFrame(rows, schema=["name", "what", "source"], orient="row"))
+        width = max((len(name) for name, _, _ in rows), default=0)
+        for name, what, source in rows:
+            say(f"{name:<{width}}  {what}" + (f"\n{'':<{width}}  {source}" if source else ""))
     return 0
 
 
@@ -49,12 +50,13 @@ def listing(kind: str) -> list[tuple[str, str, str]]:
     classes = [getattr(room, name) for name in getattr(room, "__all__", [])]
     named = {point.name: point for point in entry_points(group="recfb.components")}
     classes += [point.load() for point in named.values() if point.name.startswith(f"{kind}.")]
-    return [(cls.__name__, *_lines(cls)) for cls in classes if inspect.isclass(cls)]
+    found = (cls for cls in classes if inspect.isclass(cls) and hasattr(cls, "bind"))
+    return [(cls.__name__, *_lines(cls)) for cls in found if not inspect.isabstract(cls)]
 
 
 def _lines(cls: type) -> tuple[str, str]:
-    """The first two sentences of a docstring: what it does, and where it is from."""
+    """What a docstring says first, and the first work that it cites."""
     paragraphs = [" ".join(block.split()) for block in (inspect.getdoc(cls) or "").split("\n\n")]
-    paragraphs += ["", ""]
-    source = paragraphs[1] if not paragraphs[1].startswith((">>>", "Args")) else ""
-    return paragraphs[0], source
+    text = " ".join(paragraphs[1:]).partition(">>>")[0]
+    cited = re.search(r"[A-Z][a-z-]+(?:, | et al\.| and | \()[^>]*?\(?\d{4}\)", text)
+    return paragraphs[0], cited[0] if cited else ""

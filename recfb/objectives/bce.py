@@ -23,8 +23,9 @@ def bce(score: Tensor, reward: Tensor) -> Tensor:
 class BCE(Objective):
     """Estimates P(click) as sigmoid(s): the log loss of every row against its reward.
 
-    Blind to exposure: what was not shown counts as not wanted. With S sampled negatives a click the
-    odds are those of the sample. Losses are shaped like `batch.item`.
+    He et al., "Neural collaborative filtering" (2017), equation 7. Blind to exposure: what was not
+    shown counts as not wanted. With S sampled negatives a click the odds are those of the sample.
+    Losses are shaped like `batch.item`.
 
     >>> BCE()
     BCE()

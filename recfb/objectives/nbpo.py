@@ -70,7 +70,7 @@ class BPO(Objective):
     Losses are (B, S): each of the S negatives of a click comes with the click once more. They are
     summed, so the step grows with the batch; the paper takes `optim.SGD(lr=0.05, decay=0.99)`,
     5,000 clicks a batch and 3 or 4 negatives. It shrinks all rows of both tables at every step;
-    `MF(l2=...)` shrinks the rows a batch uses, so the paper's values do not carry over.
+    `MF(l2=...)` shrinks the rows a batch uses; `optim.SGD(weight_decay=1.0)` does as the paper.
 
     >>> BPO()
     BPO()

@@ -22,7 +22,8 @@ LOGGED = ("propensity", "time", "position")
 class AllPairs(Sampler):
     """Draws pairs (u, i) over all users and items, labelled 1 where there is a click.
 
-    With P the clicked pairs and D all pairs, an epoch has 2 |P| rows:
+    What Saito et al., "Unbiased recommender learning from missing-not-at-random implicit feedback"
+    (2020), average over. With P the clicked pairs and D all pairs, an epoch has 2 |P| rows:
 
     - "uniform": uniform over D. Unbiased for the mean over D; hardly ever meets a click.
     - "balanced": the clicked pairs, each once, interleaved with pairs uniform over the others, so
