@@ -38,11 +38,25 @@ def made() -> dict[str, Callable[[], Any]]:
     """An instance of every public component; those without an entry here need no arguments."""
     matrix = torch.rand(4, 5, generator=stream(0))
     return {
-        "RelMF": lambda: objectives.RelMF(exposures.Popularity(power=2.0), clip=0.5),
+        "RelMF": lambda: objectives.RelMF(
+            exposures.Popularity(power=2.0), clip=0.5, nonneg="local"
+        ),
+        "IPS": lambda: objectives.IPS(exposures.Popularity(power=2.0), clip=0.5),
+        "SNIPS": lambda: objectives.SNIPS(exposures.Popularity(power=2.0), clip=0.5),
+        "DR": lambda: objectives.DR(
+            exposures.Popularity(power=2.0), imputation=scorers.MF(dim=2), clip=0.5
+        ),
+        "MRDR": lambda: objectives.MRDR(
+            exposures.Popularity(power=2.0), imputation=scorers.MF(dim=2), clip=0.5
+        ),
         "solvers.RelMF": lambda: solvers.RelMF(
             exposures.Popularity(power=2.0), dim=3, clip=0.5, sweeps=2
         ),
+        "Given": lambda: exposures.Given(torch.linspace(0.1, 0.9, 9)),
+        "Position": lambda: exposures.Position(sweeps=20),
         "ALS": lambda: solvers.ALS(dim=3, sweeps=2),
+        "CET": lambda: objectives.CET(exposures.Selection(), cap=2.5, burn_in=0.4),
+        "TwoTower": lambda: scorers.TwoTower(dim=4),
         "PLD": lambda: samplers.PLD(k=4, temperature=1.0, warmup=1),
         "TCE": lambda: objectives.TCE(drop=0.3, ramp=5),
         "EASE": lambda: solvers.EASE(l2=2.0),

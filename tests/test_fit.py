@@ -18,11 +18,11 @@ from recfb.data import Log
 from recfb.errors import ConfigError, LogError, PrepareError, RecfbError
 from recfb.exposures import Popularity
 from recfb.fit import every_epoch
-from recfb.objectives import BCE, BPR, RelMF
+from recfb.objectives import BCE, BPR, IPS, RelMF
 from recfb.optim import SGD, Adagrad, Adam, Cosine, Linear, Spec
 from recfb.random import stream
 from recfb.recommender import Recommender
-from recfb.samplers import AllPairs, Clicks
+from recfb.samplers import AllPairs, Clicks, Logged
 from recfb.scorers import MF
 from recfb.solvers import ALS
 from recfb.solvers import Popularity as PopularityModel
@@ -311,6 +311,13 @@ def test_an_empty_log_is_refused_for_gradients_and_a_prior_for_solvers() -> None
     with pytest.raises(LogError, match="nothing to learn from: Clicks"):
         fit(Log.empty(3, 4), bpr(), **QUIET)
     assert fit(Log.empty(3, 4), ALS(dim=2)).all(torch.tensor([0])).tolist() == [[0.0] * 4]
+
+
+def test_rewards_that_are_all_the_same_teach_nothing() -> None:
+    log = taste()
+    for sampler in (Logged(), AllPairs(labels="shown")):
+        with pytest.raises(LogError, match=r"all \d+ revealed rewards are 1, .*samplers\.Clicks"):
+            fit(log, Recommender(MF(dim=2), IPS(Popularity()), sampler), **QUIET)
 
 
 def test_batch_size_is_positive() -> None:

@@ -17,6 +17,7 @@ LAYER = {
     "estimate": 1,
     "metrics": 1,
     "optim": 1,
+    "network": 1,
     "contracts": 2,
     "scorers": 3,
     "samplers": 3,

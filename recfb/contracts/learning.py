@@ -217,6 +217,10 @@ class Exposure(Component, ABC):
     def forward(self, batch: Batch) -> Tensor:
         """Like `batch.item`."""
 
+    def logit(self, batch: Batch) -> Tensor:
+        """Like `batch.item`, with a gradient: what an objective that learns an exposure trains."""
+        raise NotImplementedError
+
 
 class Objective(Component, ABC):
     """A per-row training loss, debiased or not. The caller weighs and reduces."""

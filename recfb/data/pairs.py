@@ -11,6 +11,26 @@ from recfb.errors import ConfigError
 _MOST_BITS = 1 << 31  # a bitmap of at most 256 MiB
 
 
+def choose(count: Tensor, k: int, generator: Generator) -> Tensor:
+    """k numbers below each count: a uniform set of distinct ones where it has k, else uniform with
+    replacement: (B,) -> (B, k). A count of 0 gives 0.
+
+    >>> from recfb.random import stream
+    >>> choose(torch.tensor([2, 1]), 2, stream(0)).sort().values.tolist()
+    [[0, 1], [0, 0]]
+    """
+    device = count.device
+    u = torch.rand(len(count), k, generator=generator, dtype=torch.float64, device=device)  # (B, k)
+    enough = count >= k  # (B,)
+    pick = torch.empty(len(count), k, dtype=torch.int64, device=device)
+    for j in range(k):  # Floyd (1987): k distinct numbers with one draw each
+        most = torch.where(enough, count - k + j, count - 1)  # (B,) the largest number allowed
+        here = (u[:, j] * (most + 1)).to(torch.int64).clamp_(min=0)
+        seen = (pick[:, :j] == here[:, None]).any(1) & enough
+        pick[:, j] = torch.where(seen, most, here)
+    return pick
+
+
 class Pairs(nn.Module):
     """Distinct pairs as sorted int64 keys `user * n_items + item`, grouped by user.
 
@@ -151,15 +171,5 @@ class Pairs(nn.Module):
     def pool(self, user: Tensor, k: int, generator: Generator) -> Tensor:
         """k items a row from the user's own list: without replacement where it has k, else with:
         (B,) -> (B, k)."""
-        count = self.per_user[user]  # (B,)
-        u = torch.rand(
-            len(user), k, generator=generator, dtype=torch.float64, device=user.device
-        )  # (B, k)
-        enough = count >= k  # (B,)
-        pick = torch.empty(len(user), k, dtype=torch.int64, device=user.device)
-        for j in range(k):  # Floyd (1987): k distinct numbers with one draw each
-            most = torch.where(enough, count - k + j, count - 1)  # (B,) the largest number allowed
-            here = (u[:, j] * (most + 1)).to(torch.int64).clamp_(min=0)
-            seen = (pick[:, :j] == here[:, None]).any(1) & enough
-            pick[:, j] = torch.where(seen, most, here)
+        pick = choose(self.per_user[user], k, generator)  # (B, k)
         return self.item[self.offset[user][:, None] + pick]

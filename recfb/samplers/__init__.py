@@ -4,5 +4,6 @@ from recfb.samplers.clicks import Clicks
 from recfb.samplers.logged import Logged
 from recfb.samplers.pairs import AllPairs
 from recfb.samplers.pld import PLD
+from recfb.samplers.slates import Slates
 
-__all__ = ["PLD", "AllPairs", "Clicks", "Logged"]
+__all__ = ["PLD", "AllPairs", "Clicks", "Logged", "Slates"]

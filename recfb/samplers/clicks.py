@@ -9,8 +9,10 @@ import torch
 from torch import Generator, Tensor
 
 from recfb.contracts import Batch, Pairing, Sampler, Score, Step
+from recfb.data.carried import Carried
 from recfb.data.pairs import Pairs
 from recfb.errors import ConfigError
+from recfb.samplers.pairs import LOGGED
 
 if TYPE_CHECKING:
     from recfb.data.log import Log
@@ -31,7 +33,8 @@ class Clicks(Sampler):
             clicked ones included, as debiasing objectives need it.
 
     Batches have user (B,), item (B, 1 + negatives) with the click in column 0, and reward, 1 where
-    the user clicked the item and 0 elsewhere.
+    the user clicked the item and 0 elsewhere; for "any" also propensity, time and position of
+    clicks where the log has them.
 
     Raises:
         ConfigError: on binding a log in which some user has clicked every item, or, for "any", with
@@ -47,6 +50,7 @@ class Clicks(Sampler):
     """
 
     pairs: Pairs
+    logged: Carried
     active: Tensor  # users with a click
 
     def __init__(
@@ -74,6 +78,7 @@ class Clicks(Sampler):
                 "the items that were never clicked: Log.read(path, n_items=...)."
             )
         self.pairs = copy.copy(log.clicks.index())
+        self.logged = Carried(log, LOGGED if self.among == "any" else (), clicked=True)
         active = (self.pairs.per_user > 0).nonzero().squeeze(1)
         self.register_buffer("active", active, persistent=False)
         return self
@@ -108,7 +113,9 @@ class Clicks(Sampler):
             other = torch.randint(most, size, generator=generator, device=item.device)  # (B, S)
             other += other >= item[:, None]  # uniform over all but the click
             item = torch.cat([item[:, None], other], dim=1)  # (B, 1 + S)
-            return Batch(user, item, self.pairs.label(user, item))
+            key = user[:, None] * self.pairs.n_items + item  # (B, 1 + S)
+            reward = self.pairs.has(key).to(torch.float32)
+            return Batch(user, item, reward, **self.logged(key, self.pairs))
         free = self.pairs.negatives(user, self.negatives, generator)  # (B, S)
         item = torch.cat([item[:, None], free], dim=1)  # (B, 1 + S)
         reward = torch.zeros(item.shape, device=item.device)

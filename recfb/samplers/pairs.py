@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from recfb.contracts import Batch, Pairing, Sampler, Score, Step
-from recfb.data.distinct import distinct
+from recfb.data.carried import Carried
 from recfb.data.pairs import Pairs
 from recfb.errors import ConfigError
 
@@ -55,6 +55,7 @@ class AllPairs(Sampler):
     """
 
     pairs: Pairs
+    logged: Carried
 
     def __init__(
         self,
@@ -79,11 +80,8 @@ class AllPairs(Sampler):
                 f"all {self._cells()} pairs of this log are {'clicked' if clicks else 'shown'}, so "
                 'there is no other pair to draw. Use AllPairs(draw="uniform").'
             )
-        names = [name for name in LOGGED if name in log.columns] + ([] if clicks else ["reward"])
-        rows = distinct(log, clicked=clicks) if names else log
-        for name in (*LOGGED, "reward"):
-            values = rows.tensor(name) if name in names else None
-            self.register_buffer(f"_{name}", values, persistent=False)
+        names = LOGGED if clicks else (*LOGGED, "reward")
+        self.logged = Carried(log, names, clicked=clicks)
         return self
 
     def _cells(self) -> int:
@@ -107,23 +105,10 @@ class AllPairs(Sampler):
     def forward(self, rows: Tensor, score: Score, step: Step) -> Batch:
         user = rows // self.pairs.n_items
         inside = self.pairs.has(rows)  # (B,)
-        logged = self._logged(rows, inside)
+        logged = self.logged(rows, self.pairs)
         reward = logged.pop("reward", inside.to(torch.float32))
         weight = None
         if self.draw == "balanced_iw":
             share = len(self.pairs) / self._cells()
             weight = 2 * (1 - share) + inside.to(torch.float32) * (4 * share - 2)  # 2 share on P
         return Batch(user, rows - user * self.pairs.n_items, reward, weight=weight, **logged)
-
-    def _logged(self, rows: Tensor, inside: Tensor) -> dict[str, Tensor]:
-        """The logged columns of these pairs, NaN and 0 for pairs outside P."""
-        columns = {name: getattr(self, f"_{name}") for name in (*LOGGED, "reward")}
-        columns = {name: values for name, values in columns.items() if values is not None}
-        if not columns:
-            return {}
-        place = torch.searchsorted(self.pairs.key, rows).clamp_(max=len(self.pairs) - 1)  # (B,)
-        empty = {True: torch.nan, False: 0}
-        return {
-            name: torch.where(inside, values[place], empty[values.is_floating_point()])
-            for name, values in columns.items()
-        }

@@ -54,7 +54,9 @@ def outcome(thing: Any, log: Log, *, seed: int) -> list[Tensor]:
     if isinstance(thing, Exposure):
         return [thing(rows_of(log))]
     if isinstance(thing, Objective):
-        return [thing(score_of, batch, Step(5, 1, 10)) for batch in batches_of(log)[thing.needs[0]]]
+        steps = Step(3, 0, 10), Step(5, 1, 10)  # schedules: before and after some change
+        batches = batches_of(log)[thing.needs[0]]
+        return [thing(score_of, batch, step) for step in steps for batch in batches]
     if isinstance(thing, Policy):
         context = context_of(log)
         if type(thing).privileged:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -12,9 +13,20 @@ from torch import Tensor
 
 from recfb.contracts import Batch, Step
 from recfb.data import Log
+from recfb.estimate import average
 from recfb.exposures import Popularity
+from recfb.fit import fit
 from recfb.objectives.bce import bce
-from recfb.objectives.relmf import Link, RelMF, inverse_exposure, local_losses, relmf, weighted
+from recfb.objectives.relmf import (
+    Bound,
+    Link,
+    RelMF,
+    inverse_exposure,
+    local_losses,
+    nnpu,
+    relmf,
+    weighted,
+)
 from recfb.random import stream
 from recfb.recommender import Recommender
 from recfb.samplers import AllPairs
@@ -24,6 +36,7 @@ from recfb.testing import check
 
 LINKS = get_args(Link)
 M = 0.3
+SHORT = {"max_epochs": 10, "batch_size": 4, "enable_progress_bar": False}
 
 
 def test_keeps_the_contract(small_log: Log) -> None:
@@ -263,3 +276,108 @@ def test_the_recommender_applies_sampling_weights_once(small_log: Log) -> None:
     batch = model.sampler(model.sampler.rows(stream(0)), model.scorer, Step())
     by_hand = (model.objective(model.scorer, batch) * batch.weight).mean()
     assert torch.allclose(model.loss(batch, Step()), by_hand)
+
+
+# ---- losses that are kept from being negative
+
+
+def three(nonneg: Bound = "none", **options: float) -> tuple[RelMF, Batch, Tensor]:
+    """Two clicks with exposures 1/4 and 1/2 and a pair without; squared losses of their scores."""
+    objective = RelMF(Popularity(), link="sq_linear", clip=0.1, nonneg=nonneg, **options)
+    objective.bind(Log.empty(1, 3))
+    objective.exposure.theta = torch.tensor([0.25, 0.5, 1.0], dtype=torch.float64)
+    batch = Batch(torch.zeros(3).long(), torch.arange(3), torch.tensor([1.0, 1.0, 0.0]).double())
+    return objective, batch, torch.tensor([2.0, 0.5, 3.0], dtype=torch.float64, requires_grad=True)
+
+
+def test_the_default_is_the_unbiased_loss_to_the_bit() -> None:
+    objective, batch, score = three()
+    plain = relmf(score, batch.reward, objective.exposure.theta, link="sq_linear", clip=0.1)
+    assert torch.equal(objective(lambda u, i: score, batch), plain)
+    # w = 4, 2, 0: 4 * 1 - 3 * 4; 2 * 0.25 - 1 * 0.25; 9
+    assert plain.tolist() == [-8.0, 0.25, 9.0]
+
+
+@pytest.mark.parametrize(("beta", "first"), [(0.0, 0.0), (3.0, -3.0), (7.9, -7.9), (8.1, -8.0)])
+def test_local_keeps_each_loss_above_minus_beta_by_hand(beta: float, first: float) -> None:
+    objective, batch, score = three("local", beta=beta)
+    losses = objective(lambda u, i: score, batch)
+    assert losses.tolist() == [first, 0.25, 9.0]
+    losses.sum().backward()
+    slope = 2 * (2.0 - 4.0) if first == -8.0 else 0.0  # 2 (s - w), none below -beta
+    assert score.grad.tolist() == [slope, 2 * (0.5 - 2.0), 6.0]
+
+
+def test_nnpu_by_hand_where_the_second_part_is_positive() -> None:
+    objective, batch, score = three("nnpu")
+    with torch.no_grad():
+        score[2] = 4.0
+    loss = objective(lambda u, i: score, batch)
+    assert loss.shape == ()  # 4 * 1 + 2 * 0.25, and -3 * 4 - 1 * 0.25 + 16
+    assert loss.item() == pytest.approx((4.5 + 3.75) / 3)
+    loss.backward()
+    assert score.grad.tolist() == pytest.approx([-4 / 3, -3 / 3, 8 / 3])
+
+
+def test_nnpu_by_hand_where_the_second_part_is_negative() -> None:
+    objective, batch, score = three("nnpu")
+    loss = objective(lambda u, i: score, batch)  # -12 - 0.25 + 9 < 0
+    assert loss.item() == pytest.approx(4.5 / 3)
+    loss.backward()
+    slope = [2 * 4 * (2.0 - 1) / 3, 2 * 2 * (0.5 - 1) / 3, 0.0]  # of w (1 - s)^2 alone
+    assert score.grad.tolist() == pytest.approx(slope)
+
+
+def test_nnpu_takes_sampling_weights_into_account() -> None:
+    objective, batch, score = three("nnpu")
+    weight = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+    loss = objective(lambda u, i: score, replace(batch, weight=weight))
+    second = 0.5 * -12 - 0.25 + 2 * 9
+    assert loss.item() == pytest.approx((0.5 * 4 + 0.5 + second) / 3)
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("clip", [0.0, M])
+def test_only_none_is_unbiased_by_enumeration(link: Link, clip: float) -> None:
+    gamma, theta, score = small_world()
+    score = score.abs() + 1.5  # relevant in the eyes of the scorer, so that losses are negative
+    y, probability = patterns(theta * gamma)
+    options = {"link": link, "clip": clip}
+    exposure = theta.expand_as(y)
+    plain = relmf(score, y, exposure, **options)  # (4096, 12)
+    expected = float((probability * plain.mean(1)).sum())
+    objective = RelMF(Popularity(), **options, nonneg="local").bind(Log.empty(1, 12))
+    objective.exposure.theta = theta
+    batch = Batch(torch.zeros(4096 * 12).long(), torch.arange(12).repeat(4096), y.view(-1))
+    local = objective(lambda u, i: score[i], batch).view(4096, 12)
+    assert float((local - plain.clamp(min=0)).abs().max()) == 0.0
+    whole = nnpu(score, y, exposure, average, **options)  # (4096,)
+    assert bool((whole >= plain.mean(1) - 1e-12).all())
+    for bounded in (local.mean(1), whole):
+        assert float((probability * bounded).sum()) > expected + 1e-4
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_nnpu_trains_and_is_the_plain_loss_where_its_second_part_is_positive(
+    link: Link, small_log: Log
+) -> None:
+    def model(nonneg: Bound) -> Recommender:
+        objective = RelMF(Popularity(), link=link, nonneg=nonneg)
+        return Recommender(MF(dim=2), objective, AllPairs(draw="balanced_iw"))
+
+    bounded, plain = (fit(small_log, model(n), **SHORT) for n in ("nnpu", "none"))
+    scores = bounded.scorer.all(torch.arange(3))
+    assert bool(torch.isfinite(scores).all())
+    batch = plain.sampler(plain.sampler.rows(stream(0)), None, Step(generator=stream(1)))
+    with torch.no_grad():
+        for each in (bounded, plain):
+            each.zero_grad()
+            each.reset(stream(0))
+            each.scorer.offset.fill_(0.5)
+    assert bounded.objective(bounded.scorer, batch).dim() == 0
+    ours, theirs = bounded.loss(batch, Step()), plain.loss(batch, Step())
+    assert torch.allclose(ours, theirs, rtol=1e-6)
+    ours.backward()
+    theirs.backward()
+    for a, b in zip(bounded.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(a.grad.to_dense(), b.grad.to_dense(), atol=1e-7)
