@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import recfb
-from recfb import Log, exposures, objectives, policies, samplers, scorers, solvers, worlds
-from recfb.contracts import Context
+from recfb import Log, Recommender, exposures, objectives, policies, samplers, scorers, solvers, worlds
+from recfb.config import build
+from recfb.contracts import Context, Fitted
 from recfb.random import stream
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -49,12 +52,33 @@ def test_solvers_agree(solver: solvers.ALS, log: Log) -> None:
     ids=["bpr", "bce", "relmf"],
 )
 def test_recommenders_learn(objective: objectives.BPR, sampler: samplers.Clicks, log: Log) -> None:
-    model = recfb.Recommender(scorers.MF(dim=8), objective, sampler)
+    model = Recommender(scorers.MF(dim=8), objective, sampler)
     recfb.fit(log, model, max_epochs=40, accelerator="cuda", devices=1, enable_progress_bar=False)
     scores = model.to("cuda").scores(Context(torch.arange(60, device="cuda"))).cpu()
     label = log.clicks.label(torch.arange(60)[:, None].expand(-1, 40).flatten(),
                              torch.arange(40).repeat(60)).view(60, 40).bool()  # fmt: skip
     assert float(scores[label].mean()) > float(scores[~label].mean())
+
+
+PAGES = sorted((Path(__file__).parents[2] / "examples" / "fit").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_every_configuration_fits(page: Path) -> None:
+    """Each method of examples/fit, on a log with all the columns that one may read."""
+    user = torch.arange(40).repeat_interleave(10)
+    item = (torch.arange(400) * 7) % 25
+    rows = {"user": user, "item": item, "reward": ((user + item) % 3 == 0).float()}
+    rows |= {"position": torch.arange(400) % 5 + 1, "slate": torch.arange(400) // 5}
+    log = Log.of(rows, n_users=40, n_items=25)
+    model = build(Fitted, yaml.safe_load(page.read_text())["model"])
+    if isinstance(model, Recommender):
+        options = {"max_epochs": 2, "accelerator": "cuda", "devices": 1}
+        recfb.fit(log, model, enable_progress_bar=False, **options)
+    else:
+        recfb.fit(log, model)
+    pick = model.to("cuda").top(Context(torch.arange(40, device="cuda")), 3)
+    assert pick.shape == (40, 3) and pick.device.type == "cuda"
 
 
 def test_a_bandit_runs_on_the_device() -> None:
