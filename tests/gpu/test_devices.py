@@ -10,7 +10,17 @@ import torch
 import yaml
 
 import recfb
-from recfb import Log, Recommender, exposures, objectives, policies, samplers, scorers, solvers, worlds
+from recfb import (
+    Log,
+    Recommender,
+    exposures,
+    objectives,
+    policies,
+    samplers,
+    scorers,
+    solvers,
+    worlds,
+)
 from recfb.config import build
 from recfb.contracts import Context, Fitted
 from recfb.random import stream
