@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from recfb import fit
-from recfb.contracts import Batch, Context
+from recfb.contracts import Batch, Context, Exposure
 from recfb.data import Log
 from recfb.errors import ConfigError, LogError, PrepareError, RecfbError
 from recfb.exposures import Popularity
@@ -318,6 +318,34 @@ def test_rewards_that_are_all_the_same_teach_nothing() -> None:
     for sampler in (Logged(), AllPairs(labels="shown")):
         with pytest.raises(LogError, match=r"all \d+ revealed rewards are 1, .*samplers\.Clicks"):
             fit(log, Recommender(MF(dim=2), IPS(Popularity()), sampler), **QUIET)
+
+
+class Wrong(Exposure):
+    """A user's own exposure, with a mistake."""
+
+    def __init__(self, mistake: str) -> None:
+        super().__init__()
+        self.mistake = mistake
+
+    def forward(self, batch: Batch) -> Tensor:
+        theta = torch.full(batch.item.shape, 0.5)
+        if self.mistake == "length":
+            return theta[:-1]
+        return theta.masked_fill(batch.item == 0, {"zero": 0.0, "nan": torch.nan}[self.mistake])
+
+
+@pytest.mark.parametrize(
+    ("mistake", "says"),
+    [
+        ("length", r"shape \(585,\) for items of shape \(586,\): return .*theta\[batch\.item\]"),
+        ("zero", r"outside \(0, 1\], for example 0\..*theta\.clamp\(1e-3, 1\)"),
+        ("nan", r"outside \(0, 1\], for example nan"),
+    ],
+)
+def test_an_exposure_that_is_no_probability_is_refused(mistake: str, says: str) -> None:
+    model = Recommender(MF(dim=2), RelMF(Wrong(mistake)), AllPairs())
+    with pytest.raises(ConfigError, match=f"Wrong gives .*{says}"):
+        fit(taste(), model, **QUIET)
 
 
 def test_batch_size_is_positive() -> None:

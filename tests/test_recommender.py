@@ -52,7 +52,10 @@ def test_it_shows_as_the_call_that_makes_it() -> None:
     assert repr(model) == f"Recommender(MF(dim=8), {shown}"
     page = describe(model)
     assert page["class_path"] == "recfb.Recommender"
-    assert page["init_args"]["objective"]["init_args"]["exposure"]["init_args"] == {"power": 0.7}
+    assert page["init_args"]["objective"]["init_args"]["exposure"]["init_args"] == {
+        "power": 0.7,
+        "of": "clicks",
+    }
 
 
 # ---- a model

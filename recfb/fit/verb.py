@@ -1,10 +1,9 @@
-"""Fit a model to a log."""
+"""The verb `fit`."""
 
 from __future__ import annotations
 
 import ctypes
 import logging
-import math
 import pickle
 import sys
 import warnings
@@ -13,15 +12,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import CSVLogger
-from torch import Tensor
 
-from recfb.contracts import Fitted, Sampler
+from recfb.contracts import Fitted
 from recfb.data import Log
-from recfb.data.history import History, Validation
-from recfb.errors import ConfigError, LogError, PrepareError
+from recfb.data.history import History
+from recfb.errors import ConfigError, PrepareError
+from recfb.fit.doors import check_call, check_exposures, check_rows
+from recfb.fit.feed import LogModule
+from recfb.fit.keep import Best
 from recfb.measure import HeldOut
 from recfb.random import stream
 
@@ -34,99 +35,6 @@ _EXPECTED: dict[str, type[Warning]] = {
     "Using ModelCheckpoint with manual": UserWarning,  # the state after a step is what resumes
     "Checkpoint directory .* exists and is not empty": UserWarning,  # where one resumes from
 }
-_RUN_LENGTH = ("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time")
-
-
-class Slices:
-    """The rows of an epoch, sliced: what Lightning iterates over. No workers, no collation.
-
-    Where it starts follows from how many steps were made, so training resumes exactly: in the
-    middle of an epoch, and at its end.
-    """
-
-    def __init__(self, data: LogModule) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.data.sampler) / self.data.batch_size)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        data, trainer = self.data, self.data.trainer
-        if trainer is None:
-            raise ConfigError("the slices of a LogModule are read by a Trainer: use recfb.fit.")
-        steps, size = min(len(self), int(trainer.num_training_batches)), data.batch_size
-        epoch, first = divmod(trainer.global_step, max(1, steps))
-        device = trainer.strategy.root_device
-        rows = data.sampler.rows(stream(data.seed, "rows", epoch, device=device))
-        for start in range(first * size, steps * size, size):
-            yield rows[start : start + size][trainer.global_rank :: trainer.world_size]
-
-    def state_dict(self) -> dict[str, int]:
-        """Nothing: the Trainer's count of steps says it all. Tells Lightning that this resumes."""
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Nothing to restore."""
-
-
-class LogModule(LightningDataModule):
-    """Feeds the rows of a sampler to Lightning, `batch_size` at a time over all devices together.
-
-    Args:
-        sampler: bound to the log to learn from.
-        batch_size: rows a step.
-        seed: of the order of rows.
-    """
-
-    def __init__(self, sampler: Sampler, *, batch_size: int = 8192, seed: int = 0) -> None:
-        super().__init__()
-        self.sampler, self.batch_size, self.seed = sampler, batch_size, seed
-
-    def train_dataloader(self) -> Slices:
-        """The slices of every epoch."""
-        return Slices(self)
-
-
-class Best(Callback):
-    """Ranks held-out clicks after every epoch, keeps the best weights, stops without progress.
-
-    Args:
-        held_out: the clicks, and the metric; larger is better.
-        patience: epochs without a better value before training stops.
-    """
-
-    def __init__(self, held_out: HeldOut, *, patience: int) -> None:
-        self.held_out, self.patience = held_out, patience
-        self.value, self.epoch, self.waited = -math.inf, 0, 0
-        self.weights: dict[str, Tensor] = {}
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure, remember, and ask for an end."""
-        if getattr(pl_module, "diverged", False):  # the module raises next
-            return
-        pl_module.eval()
-        value = self.held_out(pl_module)  # type: ignore[arg-type]
-        pl_module.train()
-        pl_module.log(self.held_out.metric.name, value, prog_bar=True)
-        self.waited += 1
-        if value > self.value:
-            self.value, self.epoch, self.waited = value, trainer.current_epoch + 1, 0
-            self.weights = {
-                name: tensor.detach().to("cpu", copy=True)
-                for name, tensor in pl_module.state_dict().items()
-            }
-        if self.waited >= self.patience:
-            trainer.should_stop = True
-
-    def state_dict(self) -> dict[str, Any]:
-        """For checkpoints: plain data."""
-        names = ("value", "epoch", "waited", "weights")
-        return {name: getattr(self, name) for name in names}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From a checkpoint."""
-        for name, value in state_dict.items():
-            setattr(self, name, value)
 
 
 def fit(
@@ -181,7 +89,7 @@ def fit(
     >>> model.recommend(["b"], k=1)["item"].item()
     1
     """
-    _check(module, trainer, valid, ckpt_path)
+    check_call(module, trainer, valid, ckpt_path)
     again = hasattr(module, "history")
     module.bind(log)
     if not (warm and again):
@@ -202,74 +110,17 @@ def fit(
         finally:  # also where the loss was no number: what was good is kept
             if best is not None and best.weights:
                 module.load_state_dict(best.weights)
-                name = best.held_out.metric.name
-                module.validation = Validation(name, best.value, best.epoch)
+                module.validation = best.validation
     return module.eval()
-
-
-def every_epoch(folder: Path) -> Checkpoint:
-    """A callback that keeps the last epoch in `folder`/last.ckpt, to resume from."""
-    return ModelCheckpoint(folder, filename="last", enable_version_counter=False)
-
-
-def _check(
-    module: Fitted, trainer: dict[str, Any], valid: Log | None, ckpt_path: str | Path | None
-) -> None:
-    if trainer.get("gradient_clip_val"):
-        raise ConfigError(
-            "gradient_clip_val does not act under manual optimisation. A component asks for "
-            'clipping in its optimiser group: yield {"params": [...], "clip": 1.0} from groups().'
-        )
-    if ckpt_path is not None and "://" in str(ckpt_path):
-        raise ConfigError(
-            f"ckpt_path={str(ckpt_path)!r} is an address. Download the file from a source you "
-            "trust and give its path."
-        )
-    named = {"last", "best", "registry", "hpc"}
-    if ckpt_path is not None and str(ckpt_path) not in named and not Path(ckpt_path).exists():
-        raise PrepareError(f"there is no checkpoint at {ckpt_path}.")
-    if isinstance(module, LightningModule):
-        return
-    if not hasattr(module, "solve"):
-        raise ConfigError(
-            f"fit(log, module) takes a Recommender or a solver, found {type(module).__name__}. "
-            "A scorer becomes one with an objective and a sampler: "
-            "Recommender(scorers.MF(), objectives.BPR(), samplers.Clicks())."
-        )
-    idle = [name for name in _RUN_LENGTH if trainer.get(name) not in (None, -1)]
-    idle += ["valid"] if valid is not None else []
-    idle += ["ckpt_path"] if ckpt_path is not None else []
-    if idle:
-        raise ConfigError(
-            f"{type(module).__name__} is solved in one go, so {', '.join(idle)} would do nothing. "
-            "Leave it out; its own hyperparameters say how long it works."
-        )
 
 
 def _data(log: Log, module: LightningModule, batch_size: int, seed: int) -> LogModule:
     if batch_size < 1:
         raise ConfigError(f"batch_size is a number of rows, found {batch_size}. Try 8192.")
-    sampler: Sampler = module.sampler  # type: ignore[assignment]
-    if not len(sampler):
-        raise LogError(
-            f"nothing to learn from: {type(sampler).__name__} finds no rows in {log!r}. A click is "
-            "a row with a reward above 0: log.binarise(at=...) makes them of ratings."
-        )
-    if sampler.gives in ("rows", "shown_pairs"):
-        _require_contrast(log)
+    check_rows(log, module.sampler)  # type: ignore[arg-type]
+    check_exposures(module)
     module.seed = seed  # type: ignore[assignment]
-    return LogModule(sampler, batch_size=batch_size, seed=seed)
-
-
-def _require_contrast(log: Log) -> None:
-    """Shown rows alone teach nothing where all rewards are the same."""
-    known = log.frame["reward"].drop_nulls()
-    if known.n_unique() == 1:
-        raise LogError(
-            f"all {len(known)} revealed rewards are {known[0]:g}, so shown rows teach nothing. "
-            "Learn from what was not clicked as well, samplers.Clicks() or samplers.AllPairs(), or "
-            "give the log the rows without a click."
-        )
+    return LogModule(module.sampler, batch_size=batch_size, seed=seed)  # type: ignore[arg-type]
 
 
 def _best(valid: Log, module: Fitted, monitor: str | None, patience: int) -> Best:
