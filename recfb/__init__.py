@@ -35,6 +35,8 @@ _HOME = {
     "UnboundError": "recfb.errors",
     "dataset": "recfb.shelf",
     "evaluate": "recfb.evaluate",
+    "exposure_calibration": "recfb.measure",
+    "exposure_table": "recfb.measure",
     "fit": "recfb.fit",
     "load": "recfb.store",
     "measure": "recfb.measure",
@@ -60,6 +62,8 @@ if TYPE_CHECKING:
     from recfb.evaluate import evaluate as evaluate
     from recfb.evaluation import Report as Report
     from recfb.fit import fit as fit
+    from recfb.measure import exposure_calibration as exposure_calibration
+    from recfb.measure import exposure_table as exposure_table
     from recfb.measure import measure as measure
     from recfb.recommender import Recommender as Recommender
     from recfb.shelf import Dataset as Dataset
