@@ -13,9 +13,10 @@ from torch import Tensor
 
 from recfb import fit, measure
 from recfb.contracts import Batch, Context, Solver
-from recfb.data import Log
+from recfb.data import Log, Pairs
 from recfb.errors import ConfigError, LogError, RecfbWarning, UnboundError
-from recfb.measure import Bootstrap
+from recfb.measure import Bootstrap, Lists, Task
+from recfb.metrics.ranking import Metric, discounts
 from recfb.random import stream
 from recfb.solvers import Popularity, Random
 
@@ -274,3 +275,31 @@ def test_a_log_without_rows_gives_a_table_of_nulls() -> None:
     table = measure(empty, {"m": model}, exclude=TRAIN, metrics=["ndcg@2", "coverage@2"])
     assert table["value"].to_list() == [None, None]
     assert table["n_users"].to_list() == [0, 0]
+
+
+def test_r_8_7_snips_finds_the_value_that_plain_clicks_miss() -> None:
+    """2,000 users x 1,000 items, half of them wanted, seen with a known chance: a million clicks.
+
+    Training clicks are such that their 1.5th power is that chance. One ranking for all, popular
+    items first: held-out clicks flatter it, and inverse popularity does not.
+    """
+    users, items, k = 2000, 1000, 100
+    seen = torch.linspace(1.0, 0.05, items, dtype=torch.float64)  # (items,)
+    generator = stream(0, "snips")
+    wanted = torch.rand(users, items, generator=generator) < 0.5
+    clicked = wanted & (torch.rand(users, items, generator=generator) < seen)
+    user, item = clicked.nonzero().T
+    clicks = Pairs(user, item, n_users=users, n_items=items)
+    count = (users * seen ** (2 / 3)).round().long()  # (items,)
+    trained = torch.arange(users)[:, None] < count  # (users, items)
+    history = Pairs(*trained.nonzero().T, n_users=users, n_items=items)
+    everyone = torch.arange(users)
+    task = Task(everyone, clicks, None, None, history, everyone[:0])
+    top = torch.arange(k).expand(users, -1)  # (users, k): the items seen most
+    lists = Lists(top, clicked[:, :k].float())
+    truth = (wanted[:, :k].double() @ discounts(k) / wanted.sum(1)).mean()
+    plain = lists.values(Metric.of(f"ndcg@{k}:n_pos"), task).mean()
+    snips = lists.values(Metric.of(f"ndcg@{k}:snips"), task).mean()
+    assert 500_000 < len(clicks) < 1_500_000
+    assert abs(float(snips / truth) - 1) < 0.02
+    assert float(plain / truth) > 1.5
