@@ -17,7 +17,7 @@ from recfb.contracts import Exposure, Fitted, Objective, Sampler, alter
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 SEEDS = range(5)
 BUDGET = 8
-RUN = {"max_epochs": 60, "patience": 10, "batch_size": 2048}
+RUN = {"max_epochs": 100, "patience": 15, "batch_size": 512}
 TUNE = "ndcg@10:snips"
 METRIC = "ndcg@5"
 ABOUT = (
