@@ -24,7 +24,7 @@ ABOUT = (
 
 GAIN = (
     "Recall@20 less that of BPR, a mean over seeds, with paired 95 % intervals over users. They "
-    "hold for these trials and seeds; other ones move the differences too, so read those below .01 as "
+    "hold for these trials and seeds; others move the differences too, so read those below .01 as "
     "no difference. At .5 tuning on noisy clicks gave BPR an l2 of .05, which also keeps mistakes "
     "out, and PLD .007. On real noise the best weights of T-CE and PLD are those of the first "
     "epoch, in which neither leaves out anything yet."
