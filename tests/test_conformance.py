@@ -54,6 +54,9 @@ def made() -> dict[str, Callable[[], Any]]:
         ),
         "Given": lambda: exposures.Given(torch.linspace(0.1, 0.9, 9)),
         "Position": lambda: exposures.Position(sweeps=20),
+        "FullRelMF": lambda: solvers.FullRelMF(
+            exposures.Popularity(power=2.0), dim=3, clip=0.5, steps=3
+        ),
         "ALS": lambda: solvers.ALS(dim=3, sweeps=2),
         "CET": lambda: objectives.CET(exposures.Selection(), cap=2.5, burn_in=0.4),
         "TwoTower": lambda: scorers.TwoTower(dim=4),

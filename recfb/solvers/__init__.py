@@ -6,5 +6,6 @@ from recfb.solvers.expomf import ExpoMF
 from recfb.solvers.popularity import Popularity
 from recfb.solvers.random import Random
 from recfb.solvers.relmf import RelMF
+from recfb.solvers.relmf_full import FullRelMF
 
-__all__ = ["ALS", "EASE", "ExpoMF", "Popularity", "Random", "RelMF"]
+__all__ = ["ALS", "EASE", "ExpoMF", "FullRelMF", "Popularity", "Random", "RelMF"]
