@@ -22,6 +22,7 @@ from recfb.contracts import (
     Step,
     describe,
 )
+from recfb.data.pairs import Pairs
 from recfb.errors import ConfigError, RecfbError
 from recfb.optim import Adagrad, Spec
 from recfb.random import derive, stream
@@ -93,9 +94,9 @@ class Recommender(Fitted, LightningModule):
         """Scores of given items, shaped like item."""
         return self.scorer.score_of(context, item)
 
-    def top(self, context: Context, k: int) -> Tensor:
+    def top(self, context: Context, k: int, *, hide: Pairs | None = None) -> Tensor:
         """The k best available items of each request, best first: (B, k)."""
-        return self.scorer.top(context, k)
+        return self.scorer.top(context, k, hide=hide)
 
     # ---- training
 

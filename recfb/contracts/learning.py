@@ -27,6 +27,7 @@ from recfb.random import spawn
 
 if TYPE_CHECKING:
     from recfb.data.log import Log
+    from recfb.data.pairs import Pairs
 
 Score = Callable[[Tensor, Tensor], Tensor]
 """`score(user, item)`: (B,), (B,) | (B, C) -> scores shaped like item."""
@@ -166,24 +167,40 @@ class Scorer(Component):
         return scores
 
     @torch.no_grad()
-    def top(self, context: Context, k: int) -> Tensor:
+    def top(self, context: Context, k: int, *, hide: Pairs | None = None) -> Tensor:
         """The k best available items of each request, best first: (B, k). Ties are broken by a
-        hash, never by id."""
+        hash, never by id. Items of the pairs in `hide` are not available to their users."""
         rows = max(64, 8_000_000 // max(1, self.n_items))
         picks = []
         buffer: Tensor | None = None
         for start in range(0, len(context), rows):
             block = context[start : start + rows]
             if context.candidates is not None:
-                scores = self.scores(block)
+                scores, hide = self.scores(block), None
             else:
                 out = None if buffer is None or len(buffer) != len(block) else buffer
-                scores = buffer = self.all(block.user, out=out)
-            if block.available is not None:
-                scores = scores.masked_fill(~block.available, -torch.inf)
+                scores = self.all(block.user, out=out)
+            if block.available is not None or hide is not None:
+                own = buffer if buffer is not None and _same_memory(scores, buffer) else None
+                scores = buffer = _masked(scores, block, hide, own)  # (B, n_items)
             pick = top_k(scores, k, block.user)
             picks.append(pick if block.candidates is None else block.candidates.gather(1, pick))
         return torch.cat(picks) if picks else torch.empty(0, k, dtype=torch.int64)
+
+
+def _masked(scores: Tensor, block: Context, hide: Pairs | None, own: Tensor | None) -> Tensor:
+    """Scores with -inf where nothing may be shown, in the memory of `own` where it is given."""
+    never = scores.new_tensor(-torch.inf)
+    if block.available is not None:
+        scores = own = torch.where(block.available, scores, never, out=own)
+    if hide is not None:
+        scores = scores.clone() if own is None else own
+        scores.view(-1).index_fill_(0, hide.places(block.user), -torch.inf)
+    return scores
+
+
+def _same_memory(one: Tensor, other: Tensor) -> bool:
+    return one.data_ptr() == other.data_ptr() and one.shape == other.shape
 
 
 class Sampler(Component, ABC):
@@ -245,7 +262,7 @@ class Fitted(Component):
     vocabulary: Vocabulary
     validation: Validation | None = None
 
-    def top(self, context: Context, k: int) -> Tensor:
+    def top(self, context: Context, k: int, *, hide: Pairs | None = None) -> Tensor:
         """The k best available items of each request, best first: (B, k)."""
         raise NotImplementedError
 

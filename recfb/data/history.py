@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import polars as pl
 import torch
@@ -19,8 +19,6 @@ from recfb.metrics import top_k
 
 if TYPE_CHECKING:
     from recfb.data.log import Log
-
-_CELLS = 8_000_000  # entries of a mask that are made at a time
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class History:
 
     def unseen(self, user: Tensor) -> Tensor:
         """Which items each user has not clicked: (B,) dense ids -> (B, n_items) bool."""
-        return ~self.seen.mask(user)
+        return self.seen.mask(user, inside=False)
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,10 @@ class Validation:
     epoch: int  # how many epochs they were trained for
 
 
-Top = Callable[[Context, int], Tensor]
-"""`model.top`: the k best available items of each request."""
+class Top(Protocol):
+    """`model.top`: the k best available items of each request that are not hidden."""
+
+    def __call__(self, context: Context, k: int, *, hide: Pairs | None = None) -> Tensor: ...
 
 
 def recommend(
@@ -92,13 +92,14 @@ def recommend(
 
 
 def _best(history: History, top: Top, user: Tensor, k: int) -> Tensor:
-    rows = max(64, _CELLS // max(1, history.seen.n_items))
-    picks = [torch.empty(0, k, dtype=torch.int64, device=user.device)]
-    for block in torch.split(user, rows):
-        free = history.unseen(block.to(history.seen.key.device)).to(user.device)  # (B, n_items)
-        pick = top(Context(block, available=free), k)  # (B, k)
-        picks.append(torch.where(free.gather(1, pick), pick, -1))
-    return torch.cat(picks)
+    """The k best items of known users, -1 where a user has clicked all: (U,) -> (U, k)."""
+    seen = copy.copy(history.seen).to(user.device)
+    pick = top(Context(user), k, hide=seen)  # (U, k)
+    short = seen.per_user[user] > seen.n_items - k  # (U,) fewer than k items are left
+    if bool(short.any()):
+        again = seen.has(user[short, None] * seen.n_items + pick[short])
+        pick[short] = torch.where(again, -1, pick[short])
+    return pick
 
 
 def _popular(history: History, k: int) -> Tensor:
@@ -109,13 +110,12 @@ def _popular(history: History, k: int) -> Tensor:
 def _frame(history: History, ids: pl.Series, pick: Tensor, known: Tensor) -> pl.DataFrame:
     row, rank = (pick >= 0).nonzero(as_tuple=True)  # (R,), (R,)
     items = history.vocabulary.items["id"]
+    by = pl.Series(["popularity", "model"]).gather(known.int().numpy())  # (U,)
     return pl.DataFrame(
         {
             "user": ids.gather(row.numpy()),
             "rank": pl.Series((rank + 1).numpy(), dtype=pl.Int32),
             "item": items.gather(pick[row, rank].numpy()),
-            "by": pl.Series(known[row].numpy()).replace_strict(
-                {True: "model", False: "popularity"}, return_dtype=pl.String
-            ),
+            "by": by.gather(row.numpy()),
         }
     )

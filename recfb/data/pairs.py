@@ -103,15 +103,22 @@ class Pairs(nn.Module):
         owner = user[:, None] if item.dim() > user.dim() else user
         return self.has(owner * self.n_items + item).to(torch.float32)
 
-    def mask(self, user: Tensor) -> Tensor:
-        """Which items each user has: (B,) -> (B, n_items) bool. Costs the pairs, not the cells."""
-        mask = torch.zeros(len(user), self.n_items, dtype=torch.bool, device=user.device)
+    def mask(self, user: Tensor, *, inside: bool = True) -> Tensor:
+        """Which items each user has, or with `inside=False` has not: (B,) -> (B, n_items) bool."""
+        mask = torch.full((len(user), self.n_items), not inside, device=user.device)
+        mask.view(-1).index_fill_(0, self.places(user), inside)
+        return mask
+
+    def places(self, user: Tensor) -> Tensor:
+        """Where the users' items are in a flattened (B, n_items) table: (B,) -> (R,)."""
+        if len(user) and bool((user[1:] - user[:-1] == 1).all()):  # keys are such places already
+            first, last = int(user[0]), int(user[-1]) + 1
+            return self.key[self.offset[first] : self.offset[last]] - first * self.n_items
         count = self.per_user[user]  # (B,)
         row = torch.repeat_interleave(torch.arange(len(user), device=user.device), count)  # (R,)
         start = self.offset[user] - (count.cumsum(0) - count)  # (B,)
         place = start[row] + torch.arange(len(row), device=user.device)  # (R,)
-        mask[row, self.item[place]] = True
-        return mask
+        return row * self.n_items + self.item[place]  # (R,)
 
     def index(self) -> Pairs:
         """Build the bitmap that makes `has` and `negatives` fast; skipped where it would be too

@@ -35,13 +35,11 @@ class Task:
 
     def available(self, user: Tensor) -> Tensor:
         """What may be shown: (B,) -> (B, n_items) bool."""
-        if self.judged is not None:
-            free = self.judged.mask(user)
-        else:
-            free = torch.ones(len(user), self.clicks.n_items, dtype=torch.bool)
-        if self.exclude is not None:
-            free &= ~self.exclude.mask(user)
-        return free
+        if self.exclude is None:
+            whole = torch.ones(len(user), self.clicks.n_items, dtype=torch.bool)
+            return whole if self.judged is None else self.judged.mask(user)
+        free = self.exclude.mask(user, inside=False)
+        return free if self.judged is None else free & self.judged.mask(user)
 
     def inverse_popularity(self) -> tuple[Tensor, Tensor]:
         """What a click on each item counts, and the sum over each user's clicks: (n_items,), (U,).

@@ -62,13 +62,14 @@ class Factors(Scorer):
     def all(self, user: Tensor, out: Tensor | None = None) -> Tensor:
         """(B,) -> (B, n_items) by one matrix product."""
         u = lookup(self.user, user)  # (B, d)
-        if self.item_bias is None:
+        row = self.item_bias.T if self.item_bias is not None else None  # (1, n_items)
+        if self.offset is not None:  # added to the row of biases, not to the whole table
+            row = self.offset if row is None else row + self.offset
+        if row is None:
             score = torch.mm(u, self.item.T, out=out)  # (B, n_items)
         else:
-            score = torch.addmm(self.item_bias.T, u, self.item.T, out=out)  # (B, n_items)
-        if self.user_bias is not None:
-            score += lookup(self.user_bias, user)
-        return score if self.offset is None else score.add_(self.offset)
+            score = torch.addmm(row, u, self.item.T, out=out)  # (B, n_items)
+        return score if self.user_bias is None else score.add_(lookup(self.user_bias, user))
 
     def penalty(self, batch: Batch) -> Tensor | float:
         """l2 / 2 times the squared length of the vectors that each row uses, a mean over the rows.

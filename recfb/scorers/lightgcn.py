@@ -14,6 +14,7 @@ from recfb.scorers.factors import Factors
 
 if TYPE_CHECKING:
     from recfb.data.log import Log
+    from recfb.data.pairs import Pairs
 
 _SCALE = 0.1  # standard deviation of the first values
 
@@ -103,9 +104,9 @@ class LightGCN(Scorer):
         return self.ready().all(user, out)
 
     @torch.no_grad()
-    def top(self, context: Context, k: int) -> Tensor:
+    def top(self, context: Context, k: int, *, hide: Pairs | None = None) -> Tensor:
         """The k best available items of each request, best first: (B, k), by one propagation."""
-        return self.ready().top(context, k)
+        return self.ready().top(context, k, hide=hide)
 
     def penalty(self, batch: Batch) -> Tensor | float:
         """l2 / 2 times the squared length of the E0 that a row uses, a mean over rows."""

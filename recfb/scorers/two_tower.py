@@ -17,6 +17,7 @@ from recfb.scorers.factors import Factors
 
 if TYPE_CHECKING:
     from recfb.data.log import Log
+    from recfb.data.pairs import Pairs
 
 _SCALE = 0.1  # of the first values: a tower's vectors have about this size a coordinate
 
@@ -105,9 +106,9 @@ class TwoTower(Scorer):
         return self.ready().all(user, out)
 
     @torch.no_grad()
-    def top(self, context: Context, k: int) -> Tensor:
+    def top(self, context: Context, k: int, *, hide: Pairs | None = None) -> Tensor:
         """The k best available items of each request, best first: (B, k), the towers run once."""
-        return self.ready().top(context, k)
+        return self.ready().top(context, k, hide=hide)
 
     def penalty(self, batch: Batch) -> Tensor | float:
         """l2 / 2 times the squared length of the vectors a row uses, a mean over rows."""

@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, ndcg_score
 from recfb.errors import ConfigError
 from recfb.metrics import average_precision, coverage, hit, ndcg, recall, top_k
 from recfb.metrics.loops import concentration
-from recfb.metrics.ranking import Metric, discounts
+from recfb.metrics.ranking import Metric, discounts, largest
 from recfb.random import stream
 
 GAIN = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
@@ -116,3 +116,19 @@ def test_ties_below_the_cut_do_not_displace_better_items() -> None:
 def test_top_k_sorts() -> None:
     score = torch.randn(20, 50, generator=stream(0))
     assert torch.equal(top_k(score, 5, torch.arange(20)), score.argsort(1, descending=True)[:, :5])
+
+
+@pytest.mark.parametrize("n", [2048, 2063, 5000])
+@pytest.mark.parametrize("k", [1, 7, 31])
+def test_wide_rows_give_what_topk_gives(n: int, k: int) -> None:
+    scores = torch.randn(50, n, generator=stream(0, n, k))
+    scores[0, -1] = 9.0  # in the columns beyond the last whole stride, for n = 2063
+    scores[1, :: n // 16] = 8.0  # all in one stride, and tied
+    scores[2] = 0.0
+    scores[3, 100:] = -torch.inf
+    value, pick = largest(scores, k)
+    assert torch.equal(value, scores.topk(k, dim=1).values)
+    assert torch.equal(scores.gather(1, pick), value)
+    assert all(len(set(row)) == k for row in pick.tolist())
+    untied = torch.arange(4, 50)
+    assert torch.equal(top_k(scores[4:], k, untied), scores[4:].topk(k, dim=1).indices)
