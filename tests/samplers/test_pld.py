@@ -8,14 +8,15 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from recfb import Recommender, fit
-from recfb.contracts import Batch, Step
+from recfb.contracts import Batch, Scorer, Step
 from recfb.data import Log
 from recfb.errors import ConfigError
 from recfb.objectives import BPR
+from recfb.optim import Adagrad, Adam
 from recfb.random import stream
 from recfb.samplers import PLD, Clicks
 from recfb.samplers.pld import resample
-from recfb.scorers import MF
+from recfb.scorers import MF, LightGCN, NeuMF
 from recfb.testing import check
 from recfb.testing.outcome import score_of
 
@@ -158,9 +159,15 @@ def test_a_user_who_has_everything_is_refused() -> None:
         PLD().bind(log)
 
 
-def test_it_completes_the_checkerboard(checkerboard: Log) -> None:
-    model = Recommender(MF(dim=4), BPR(), PLD(k=3, temperature=0.5))
-    fit(checkerboard, model, max_epochs=60, batch_size=64, **QUIET)
+@pytest.mark.parametrize(
+    ("scorer", "epochs"),
+    [(MF(dim=4), 60), (LightGCN(dim=4, layers=2), 30), (NeuMF(dim=4, layers=(16, 8)), 60)],
+    ids=["MF", "LightGCN", "NeuMF"],
+)
+def test_it_completes_the_checkerboard(scorer: Scorer, epochs: int, checkerboard: Log) -> None:
+    optimizer = Adam(lr=0.02) if isinstance(scorer, LightGCN) else Adagrad()
+    model = Recommender(scorer, BPR(), PLD(k=3, temperature=0.5), optimizer=optimizer)
+    fit(checkerboard, model, max_epochs=epochs, batch_size=64, **QUIET)
     with torch.no_grad():
         scores = model.scorer.all(torch.arange(24))
     same = (torch.arange(24)[:, None] % 2) == (torch.arange(24) % 2)
