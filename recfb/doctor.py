@@ -14,57 +14,28 @@ from recfb.data import files, text
 from recfb.data.columns import COLUMNS
 from recfb.data.log import Log
 
-WORDS: dict[str, tuple[str, ...]] = {
-    "user": (
-        "user_id",
-        "userid",
-        "uid",
-        "member",
-        "member_id",
-        "customer",
-        "customer_id",
-        "visitor",
-        "account",
-    ),
-    "item": (
-        "item_id",
-        "itemid",
-        "iid",
-        "sku",
-        "product",
-        "product_id",
-        "movie",
-        "video",
-        "action",
-        "arm",
-        "article",
-    ),
-    "reward": (
-        "click",
-        "clicked",
-        "clicks",
-        "label",
-        "rating",
-        "purchase",
-        "converted",
-        "outcome",
-        "target",
-    ),
-    "propensity": (
-        "pscore",
-        "propensity_score",
-        "prob",
-        "probability",
-        "action_prob",
-        "p_logged",
-        "logging_prob",
-    ),
-    "time": ("timestamp", "ts", "datetime", "date", "event_time", "created_at", "round"),
-    "position": ("rank", "pos", "slot", "place"),
-    "slate": ("request_id", "impression_id", "slate_id", "session_id", "query_id"),
-    "duration": ("video_duration", "length"),
+WORDS: dict[str, list[str]] = {
+    name: words.split()
+    for name, words in {
+        "user": "user_id userid uid member member_id customer customer_id visitor account",
+        "item": "item_id itemid iid sku product product_id movie video action arm article "
+        "shown shown_item shown_product product_shown item_shown offer treatment variant",
+        "reward": "click clicked clicks label rating purchase converted outcome target "
+        "bought purchased conversion sale revenue response",
+        "propensity": "pscore propensity_score prob probability action_prob p_logged logging_prob",
+        "time": "timestamp ts datetime date event_time created_at round",
+        "position": "rank pos slot place",
+        "slate": "request_id impression_id slate_id session_id query_id",
+        "duration": "video_duration length",
+    }.items()
 }
 """Names under which people keep the canonical columns."""
+
+START = """\
+    explore = random.random() < 0.05  # 5 % of the requests show any of their items
+    item = random.choice(items) if explore else best
+    propensity = 0.05 / len(items) + 0.95 * (item == best)  # store it with the row"""
+"""How to start logging propensities, to be copied to where an item is chosen."""
 
 EPOCH_SECONDS, EPOCH_MICROS = 10**9, 10**14
 
@@ -112,16 +83,88 @@ def examine(path: str | Path, columns: Mapping[str, str]) -> Sheet:
     if missing:
         columns_line = ("columns", ", ".join(f"{name} ({raw[name].dtype})" for name in raw.columns))
         return Sheet((columns_line,), tuple(_which(missing, str(path))))
-    log = Log.read(path, **chosen)  # type: ignore[arg-type]
+    floats = [name for name in raw.columns if _fractions(raw[name])]
+    odd, chosen = _odd_propensities(path, chosen)
+    unused = [name for name in raw.columns if name not in chosen.values()]
+    log = Log.read(path, keep=[x for x in floats if x in unused], **chosen)  # type: ignore[arg-type]
     mapped = " ".join(f"--{name} {theirs}" for name, theirs in chosen.items() if name != theirs)
     advice = [f"Read it so:  Log.read({str(path)!r}{_arguments(chosen)})"]
     if mapped:
         advice.append(f"or:          recfb ... {path} {mapped}")
-    unused = [name for name in raw.columns if name not in chosen.values()]
     if unused:
         advice.append(f"Not used: {', '.join(unused[:12])}{' ...' if len(unused) > 12 else ''}")
+    advice += odd
+    if "propensity" not in chosen:
+        advice += [line for name in unused if name in floats for line in _candidate(log, name)]
     sheet = describe_log(log)
     return Sheet(sheet.lines, (*advice, *sheet.advice))
+
+
+def _odd_propensities(path: str | Path, chosen: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """A column named like propensities whose values are none is said, and not mapped."""
+    name = chosen.get("propensity")
+    if not isinstance(name, str):
+        return [], chosen
+    rest = {key: theirs for key, theirs in chosen.items() if key != "propensity"}
+    column = Log.read(path, keep=[name], **rest).frame[name]  # type: ignore[arg-type]
+    p = column.drop_nulls().cast(pl.Float64, strict=False)
+    outside = len(p) - int(((p > 0) & (p <= 1)).sum())  # what is no number too
+    if not outside:
+        return [], chosen
+    return [f"{name} is no propensity: {outside:,} of {len(p):,} values outside (0, 1]."], rest
+
+
+def _fractions(column: pl.Series) -> bool:
+    """Whether these are numbers and not all whole; text files hold numbers as text."""
+    if column.dtype != pl.String and not column.dtype.is_float():
+        return False
+    numbers = column.cast(pl.Float64, strict=False)
+    return numbers.null_count() == column.null_count() and bool((numbers % 1 != 0).any())
+
+
+def _candidate(log: Log, name: str) -> Iterator[str]:
+    """What an unused column of probabilities could be."""
+    p = log.frame[name].drop_nulls().cast(pl.Float64, strict=False)
+    if len(p) and bool(((p > 0) & (p <= 1)).all()):
+        fits, why = looks_like_propensities(p, _choices(log))
+        if fits:
+            yield f"{name} could be the propensity: {why}. If it is:  --propensity {name}"
+        else:
+            yield f"{name} lies in (0, 1] but is no propensity: {why}."
+
+
+def looks_like_propensities(p: pl.Series, choices: float) -> tuple[bool, str]:
+    """Whether values in (0, 1] may be the probabilities with which the logged items were chosen,
+    and the evidence.
+
+    E[1/p] under the logging policy is the number of items that it could choose from. A mean that
+    is five standard errors and a tenth away from that is refused.
+
+    >>> looks_like_propensities(pl.Series([0.25] * 8), 4)
+    (True, 'always 0.25, uniform over 4 items')
+    >>> looks_like_propensities(pl.Series([0.9, 0.8] * 50), 4)[0]
+    False
+    """
+    inverse, low = 1 / p, float(p.min())  # type: ignore[arg-type]
+    mean, fit = float(inverse.mean()), f"{choices:,.4g} items"  # type: ignore[arg-type]
+    if low == 1.0:
+        return False, "always 1, a choice without chance that tells nothing of other items"
+    if low == p.max():
+        if mean > choices * (1 - 1e-6):
+            return True, f"always {low:.4g}, uniform over {mean:,.4g} items"
+        return False, f"always {low:.4g}, uniform over {mean:,.4g} items, but there are {fit}"
+    error = float(inverse.std() or 0.0) / len(p) ** 0.5  # type: ignore[arg-type]
+    text = f"the mean of 1/p is {mean:,.4g} +- {error:.3g}"
+    if abs(mean - choices) > max(5 * error, 0.1 * choices):
+        return False, f"{text}, which should be the number of items, {choices:,.4g}"
+    return True, f"{text}, as for {fit}"
+
+
+def _choices(log: Log) -> float:
+    """How many items a request could have shown."""
+    if "available" not in log.columns:
+        return float(log.n_items)
+    return float(log.frame["available"].list.len().mean())  # type: ignore[arg-type]
 
 
 def _arguments(chosen: Mapping[str, str]) -> str:
@@ -199,16 +242,32 @@ def _propensities(log: Log) -> str:
         return f"null in all {absent:,} rows"
     low, high = float(known.min()), float(known.max())
     rest = f", {absent:,} rows without" if absent else ""
-    return f"{low:.3g} to {high:.3g}, largest weight {1 / low:,.0f}{rest}"
+    why = looks_like_propensities(pl.Series(known.numpy()), _choices(log))[1]
+    return f"{low:.3g} to {high:.3g}, largest weight {1 / low:,.0f}{rest}; {why}"
 
 
 def _advice(log: Log) -> Iterator[str]:
     if "propensity" not in log.columns:
-        yield "Without propensities, only a model (DM) or replay of a uniform logger can evaluate."
-        yield "Log the probability of each shown item when it is chosen: docs/logging.md."
+        yield from _missing_propensities(log)
+    else:
+        p = log.frame["propensity"].drop_nulls()
+        fits, why = looks_like_propensities(p, _choices(log)) if len(p) else (True, "")
+        if not fits:
+            yield f"These do not look like propensities: {why}. See docs/logging.md."
+    known = log.frame["reward"].drop_nulls()
+    if len(known) > 1 and known.n_unique() == 1:
+        yield "All rewards are equal: rows of what was shown in vain are missing (docs/logging.md)."
     if "user" not in log.columns:
         yield "Without users there is nothing to fit; policies can be evaluated."
     elif "time" not in log.columns:
         yield "Without times, split by user; where there are times, a cut in time is the test."
     if log.meta.task != "clicks" and log.frame["reward"].drop_nulls().n_unique() > 2:
         yield "Ratings become clicks with log.binarise(at=...), or --binarise on the command line."
+
+
+def _missing_propensities(log: Log) -> Iterator[str]:
+    yield "Propensities are missing. Without them only dm and replay can evaluate a policy, and"
+    yield "replay only if items were shown uniformly at random."
+    if log.meta.task != "ratings":
+        yield "To log them from now on (docs/logging.md), where the item is chosen:"
+        yield START

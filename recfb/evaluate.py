@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from recfb.contracts import Estimator, Interval, Model, Policy
+from recfb.contracts import Block, Estimator, Interval, Model, Policy
 from recfb.data.door import Problems
-from recfb.errors import ConfigError, OverlapWarning, nearest
+from recfb.errors import ConfigError, OverlapWarning
 from recfb.estimate import Rows
-from recfb.evaluation.binding import check_vocabulary, origin, ready
-from recfb.evaluation.cells import CellMeans
-from recfb.evaluation.intervals import INTERVALS
-from recfb.evaluation.reduction import Fixed, RewardModel, known_rows, reduce
+from recfb.evaluation.binding import ready
+from recfb.evaluation.collect import pilot_of, with_sequence
+from recfb.evaluation.needs import check_asked, check_interval, collected
+from recfb.evaluation.prepare import Inputs, Prepared, pseudo_inverses, shape_of, slates_missing
+from recfb.evaluation.reduction import known_rows, reduce
 from recfb.evaluation.report import Report, finish
 from recfb.evaluation.results import Settings
+from recfb.evaluation.sequences import Pilot
+from recfb.evaluation.slate_rows import design_faults, reduce_slates
 from recfb.evaluation.state import Cell, Facts, State, merge_faults, total
 from recfb.evaluation.tally import Grouping, range_faults, tally
-from recfb.evaluation.work import Part, count_part, door_faults, functions_of, ordered
+from recfb.evaluation.work import (
+    Part,
+    digest,
+    door_faults,
+    facts_of,
+    functions_of,
+    ordered,
+)
 
 if TYPE_CHECKING:
     from recfb.data import Log
@@ -42,6 +51,9 @@ class Evaluation:
         estimators: names of `recfb.estimate.ESTIMATORS`, or name -> function (rows, mean).
         reward_model: what dm and dr predict rewards with, fitted on another log; None: cross-fitted
             cell means by (position, item).
+        loggers: the policies that logged, by their number in the column `logger`: what balanced
+            forms mix; None: the column `mu` is that mixture.
+        interval: of its reports, by name; a sequence must be named here, to be summed in the pass.
         by: a column whose values are reported apart.
         unit: the column of clusters; default unit, user or slate where the log has them, else the
             row.
@@ -64,6 +76,8 @@ class Evaluation:
         *,
         estimators: Sequence[str] | Mapping[str, Estimator] = ("snips", "dr"),
         reward_model: Model | None = None,
+        loggers: Mapping[int, Policy] | None = None,
+        interval: str | None = None,
         by: str | None = None,
         unit: str | None = None,
         buckets: int = 4096,
@@ -79,6 +93,8 @@ class Evaluation:
         self.policies = dict(policies)
         self.estimators = estimators
         self.reward_model = reward_model
+        self.loggers = None if loggers is None else dict(loggers)
+        self.interval = interval
         self.by = by
         self.unit = unit
         self.buckets = buckets
@@ -86,13 +102,17 @@ class Evaluation:
         self.seed = seed
         self.facts: Facts | None = None  # set by fit
         self.n_items = 0
-        self.predictor: RewardModel | None = None
+        self.prepared = Prepared()
+        self.pilot: Pilot | None = None
         self.functions = functions_of(estimators)
+        check_interval(interval, self.functions)
 
     @cached_property
     def settings(self) -> Settings:
         """The statistics that a pass sums."""
-        return Settings(tuple(self.policies), self.functions, self.seed)
+        names, plan = tuple(self.policies), self.interval
+        shape = shape_of(self.facts, self.functions)
+        return Settings(names, self.functions, self.seed, summed=plan, shape=shape)
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in vars(self).items() if name != "settings"}
@@ -105,41 +125,24 @@ class Evaluation:
             name: ready(policy, log, f"policies[{name!r}]", self.seed)
             for name, policy in self.policies.items()
         }
-        plan.n_items, described, source = log.n_items, "", "none"
-        if self.settings.models and self.reward_model is None:
-            means = CellMeans(seed=self.seed)
-            count = partial(
-                count_part, unit=self.unit, n_items=log.n_items, folds=means.folds, seed=self.seed
-            )
-            plan.predictor = means.fit(ordered(count, log.parts(), executor)) if len(log) else None
-            described, source = f"cross-fitted {means!r}", "cross-fitted"
-        elif self.settings.models and self.reward_model is not None:
-            check_vocabulary(self.reward_model, log, "reward_model")
-            plan.predictor = Fixed(self.reward_model)
-            described, source = repr(self.reward_model), origin(self.reward_model, log)
-        meta = log.meta
-        declared = self.reward_range or meta.reward_range
-        low, high = declared or (0.0, 1.0)
-        plan.facts = Facts(
-            plan=self._digest(),
-            reward_range=(float(low), float(high)),
-            declared=declared is not None,
-            source=meta.propensity,
-            draws=meta.draws,
-            floor=meta.floor,
-            model=source,  # type: ignore[arg-type]
-            described=described,
-            by=self.by,
+        loggers = self.loggers and {
+            name: ready(policy, log, f"loggers[{name}]", self.seed)
+            for name, policy in self.loggers.items()
+        }
+        inputs = Inputs(
+            self.functions, plan.policies, self.reward_model, loggers, self.unit, self.seed
         )
+        plan.n_items, plan.prepared = log.n_items, inputs.prepare(log, executor)
+        facts = plan.prepared.facts(Facts(plan._digest(), by=self.by))
+        plan.facts = facts_of(log, facts, self.reward_range, unit=self.unit)
+        plan.__dict__.pop("settings", None)  # those of a plan that knew no log
+        plan.pilot = pilot_of(log, plan.policies, self.interval, plan.facts.reward_range)
         return plan
 
     def _digest(self) -> str:
-        policies = {
-            name: repr(policy) if isinstance(policy, Policy) else type(policy).__name__
-            for name, policy in self.policies.items()
-        }
-        words = (policies, list(self.functions), self.buckets, self.seed, self.unit, self.by)
-        return hashlib.blake2b(repr(words).encode(), digest_size=8).hexdigest()
+        summed = collected(self.interval, self.functions)
+        words = (list(self.functions), self.buckets, self.seed, self.unit, self.by, summed)
+        return digest(self.policies, *words, *self.prepared.words)
 
     def scan(self, log: Log, part: Part | None = None) -> State:
         """One pass over a log, or over one part of it, after `fit(log)` if that was not done.
@@ -154,18 +157,25 @@ class Evaluation:
         """One part of the log that the plan was fitted to."""
         facts = self._ready()
         problems = Problems()
-        block = part.record(problems, self.unit, self.by)
+        block = part.record(problems, self.unit, self.by, mu=self.prepared.mu)
+        if facts.slots:
+            return self._scan_slates(block, problems, facts)
         keep = known_rows(block)
         groups = Grouping(block.by, block.labels or ("",))
         missing = groups.count(~torch.isin(torch.arange(len(block)), keep))
         block = block[keep]
         groups = Grouping(block.by, groups.labels)
         reduced = reduce(
-            block, self.policies, self.predictor, n_items=self.n_items, groups=len(groups.labels)
+            block,
+            self.policies,
+            self.prepared.predictor,
+            n_items=self.n_items,
+            groups=len(groups.labels),
         )
-        cells = self._tally(facts, reduced.rows, block.unit, part.name, groups)
+        rows, odd = self.prepared.complete(block, reduced.rows, self.policies)
+        cells = self._tally(facts, rows, block.unit, part.name, groups)
         faults = merge_faults(
-            door_faults(problems), reduced.faults, range_faults(reduced.rows, facts, part.name)
+            door_faults(problems), reduced.faults, odd, range_faults(rows.r, facts, part.name)
         )
         named = {}
         for g, (label, cell) in enumerate(cells.items()):
@@ -173,6 +183,23 @@ class Evaluation:
             seen = None if reduced.seen is None else reduced.seen[g].contiguous()
             named[label] = cell._replace(missing=missing[g], mass=mass, seen=seen)
         return State(facts, {part.name: named}, faults)
+
+    def _scan_slates(self, block: Block, problems: Problems, facts: Facts) -> State:
+        found, part = reduce_slates(block, self.policies, facts.slots), block.part
+        groups = Grouping(found.by, block.labels or ("",))
+        cells = self._tally(facts, found.rows, found.unit, part, groups)
+        unknown = groups.count(slates_missing(found.rows, self.functions))
+        missing = torch.bincount(found.missing, minlength=len(groups.labels)).tolist()
+        named = {
+            label: cell._replace(missing=missing[g], unknown=unknown[g])
+            for g, (label, cell) in enumerate(cells.items())
+        }
+        faults = (
+            found.faults,
+            range_faults(block.feedback.reward[:, 0], facts, part),
+            design_faults(found.rows, pseudo_inverses(self.functions), part),
+        )
+        return State(facts, {part: named}, merge_faults(door_faults(problems), *faults))
 
     def scan_rows(self, rows: Rows, unit: Tensor, part: str) -> State:
         """Rows that were reduced before: r, p (n,), pe, v (P, n), q, and the unit (n,) int64.
@@ -186,13 +213,18 @@ class Evaluation:
             model="unknown" if self.settings.models else "none",
         )
         cells = self._tally(facts, rows, unit, part, Grouping())
-        return State(facts, {part: cells}, range_faults(rows, facts, part))
+        return State(facts, {part: cells}, range_faults(rows.r, facts, part))
 
     def _tally(
         self, facts: Facts, rows: Rows, unit: Tensor, part: str, groups: Grouping
     ) -> dict[str, Cell]:
         terms, size, seed = self.settings.terms, self.buckets, self.seed
-        return tally(terms, rows, unit, facts, buckets=size, seed=seed, groups=groups, part=part)
+        views = self.settings.views
+        cells = tally(
+            terms, rows, unit, facts, buckets=size, seed=seed, groups=groups, part=part, views=views
+        )
+        sequence = self.interval, facts.reward_range, self.pilot
+        return with_sequence(cells, rows, groups, *sequence)
 
     def _ready(self) -> Facts:
         if self.facts is None:
@@ -207,15 +239,15 @@ class Evaluation:
         alpha: float = 0.05,
         base: str | None = None,
     ) -> Report:
-        """The report of a state that this plan, or one like it, has scanned."""
-        if isinstance(interval, str) and interval not in INTERVALS:
-            known = list(INTERVALS)
-            raise ConfigError(
-                f"interval={interval!r} is none of {known}.{nearest(interval, known)}"
-            )
-        if not 0 < alpha < 1:
-            raise ConfigError(f"alpha is the error rate of the intervals, found {alpha}. Try 0.05.")
-        settings = Settings(tuple(self.policies), self.functions, self.seed, interval, alpha)
+        """The report of a state that this plan, or one like it, has scanned.
+
+        `interval` is the plan's unless another is named that the state has the sums for.
+        """
+        interval = self.interval if interval is None else interval
+        check_asked(interval, alpha, self.interval, self.functions)
+        names, plan = tuple(self.policies), self.interval
+        shape = shape_of(state.facts, self.functions)
+        settings = Settings(names, self.functions, self.seed, interval, alpha, plan, shape)
         return finish(state, settings, base)
 
 
@@ -225,6 +257,7 @@ def evaluate(
     *,
     estimators: Sequence[str] | Mapping[str, Estimator] = ("snips", "dr"),
     reward_model: Model | None = None,
+    loggers: Mapping[int, Policy] | None = None,
     interval: str | Interval | None = None,
     alpha: float = 0.05,
     by: str | None = None,
@@ -244,9 +277,14 @@ def evaluate(
     Args:
         log: rows with item, reward and propensity; in memory or scanned.
         policies: name -> policy.
-        estimators: of ips, cips, snips, dm, dr, dros, switch, replay; or name -> function.
+        estimators: names of `recfb.estimate.ESTIMATORS`; of its `LOGGERS` for logs of several
+            loggers, or of `recfb.evaluation.SLATES` for whole slates; "dros:slope" and "dros:mse"
+            choose the shrinkage; or name -> function.
         reward_model: for dm and dr, fitted on another log; None: cross-fitted cell means.
-        interval: student, bootstrap, likelihood, or a function; None: each estimator's own.
+        loggers: the policies that logged, by number, for balanced forms; None: `mu` is their
+            mixture.
+        interval: a name of `recfb.evaluation.INTERVALS` (docs/guide.md says which for what), or a
+            function; None: each estimator's own.
         alpha: error rate of the intervals.
         by: a column whose values are reported apart.
         unit: the column of clusters; default unit, user or slate, else the row.
@@ -261,6 +299,7 @@ def evaluate(
     Raises:
         LogError: with the count of every kind of bad row.
         SupportError: a policy's rows are no distribution, with counts.
+        ConfigError: an interval without what it needs: a range of rewards, a floor, an estimator.
 
     Warns:
         OverlapWarning: the log and a policy overlap too little (gate G1).
@@ -275,6 +314,8 @@ def evaluate(
         policies,
         estimators=estimators,
         reward_model=reward_model,
+        loggers=loggers,
+        interval=interval if isinstance(interval, str) else None,
         by=by,
         unit=unit,
         buckets=buckets,

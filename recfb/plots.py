@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from recfb.data.product import atomic_file
+from recfb.evaluation.spread import TOP
 
-__all__ = ["Figure", "by_round", "evaluated", "measured", "write"]
+__all__ = ["Figure", "by_round", "evaluated", "measured", "weights", "write"]
 
 INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
 SERIES = ("#2563eb", "#d97706", "#059669", "#db2777", "#7c3aed", "#0891b2", "#65a30d", "#9f1239")
@@ -57,6 +58,53 @@ def evaluated(
     handles = [axis.plot([], [], "o", color=colour)[0] for colour in VERDICT.values()]
     axis.legend(handles, list(VERDICT), frameon=False, fontsize=8, loc="best")
     return _finish(figure, title)
+
+
+def weights(spread: pl.DataFrame, title: str = "") -> Figure:
+    """Who carries the number: effective sample size beside the rows, and the part of all weight
+    that the heaviest hash buckets of units carry (`Report.weights`).
+
+    A curve along the dashed line is a policy whose units weigh the same. The largest single weight
+    stands beside the bar, with its part of all weight.
+    """
+    kept = spread.columns[: spread.columns.index("policy")]
+    label = pl.concat_str([*kept, "policy"], separator="  ").alias("label")
+    rows = spread.with_columns(label).filter(pl.col("ess").is_not_null())
+    figure, (left, right) = _panels(2, max(3.4, 0.5 * rows.height + 1.5))
+    for y, (row, colour) in enumerate(
+        zip(rows.iter_rows(named=True), _cycle(rows.height), strict=True)
+    ):
+        left.barh(y, row["n"], color=GRID, height=0.55)
+        left.barh(y, row["ess"], color=colour, height=0.55)
+        left.text(0, y - 0.32, _heaviest(row), fontsize=7.5, color=MUTED, va="bottom")
+        right.plot(TOP, row["top"], color=colour, linewidth=1.8, label=row["label"], marker=".")
+    left.set_yticks(range(rows.height), rows["label"])
+    left.set_ylim(rows.height - 0.5, -0.75)
+    left.set_title("rows, and what they count as", loc="left", fontsize=10, color=INK)
+    equal = np.geomspace(TOP[0], 1, 50)
+    right.plot(equal, equal, "--", color=MUTED, linewidth=1)
+    right.set(xscale="log", ylim=(0, 1.02))
+    right.set_xticks([0.001, 0.01, 0.1, 1], ["0.1 %", "1 %", "10 %", "all"])
+    right.minorticks_off()
+    right.set_title("part of all weight", loc="left", fontsize=10, color=INK)
+    right.set_xlabel("heaviest share of the buckets of units", fontsize=8, color=MUTED)
+    if rows.height:
+        right.legend(frameon=False, fontsize=8, loc="upper left")
+    else:
+        left.text(0, 0, "the log has no propensities", fontsize=8, color=MUTED)
+    _clean(left, "x")
+    _clean(right, "y")
+    return _finish(figure, title)
+
+
+def _heaviest(row: dict[str, float]) -> str:
+    """Effective sample size and the largest weight in words."""
+    largest = (
+        f"{row['max_weight']:,.0f}" if row["max_weight"] >= 100 else f"{row['max_weight']:.3g}"
+    )
+    return (
+        f"{row['ess']:,.0f} of {row['n']:,}; largest weight {largest}, {row['top_row']:.1%} of all"
+    )
 
 
 def by_round(

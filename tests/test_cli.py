@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +16,7 @@ from torch import Tensor
 from recfb import RecfbError, Recommender, load
 from recfb.cli import VERBS, main
 from recfb.data.product import verify
+from recfb.evaluation import State
 
 
 @pytest.fixture(autouse=True)
@@ -192,13 +196,66 @@ def test_evaluate_exits_with_the_verdict(capsys: pytest.CaptureFixture[str]) -> 
     Path("policies.yaml").write_text("uniform: {class_path: Uniform}\n")
     command = ["evaluate", "log.parquet", "--policies", "policies.yaml", "--name", "e"]
     assert main(command) == 0
-    assert "usable" in capsys.readouterr().out
+    says = "uniform: 0.5 a row, as the logging policy (snips, 2,000 rows); usable."
+    assert says in capsys.readouterr().out.splitlines()
     run = Path("runs/e")
-    assert {"table.parquet", "report.json", "values.png"} <= {path.name for path in run.iterdir()}
-    assert main(["evaluate", "open_bandit/women/bts"]) == 3
+    products = {"table.parquet", "report.json", "state", "values.png", "weights.png"}
+    assert products <= {path.name for path in run.iterdir()}
+    verify(run)
+    assert json.loads((run / "report.json").read_text())["sentence"] == says
+    assert State.load(run / "state").groups()[""].n == 2000
     unrevealed = {"item": [0], "reward": [None], "propensity": [0.5]}
     pl.DataFrame(unrevealed, schema_overrides={"reward": pl.Float64}).write_parquet("empty.parquet")
     assert main(["evaluate", "empty.parquet", "--policies", "policies.yaml"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("log", "code", "says"),
+    [
+        ("all/random", 3, "bts@start: 0.00472 a row against 0.0038 of the logging policy, +24.3 %"),
+        ("men/random", 0, ""),
+        ("women/random", 0, ""),
+        ("all/bts", 3, ""),
+        ("men/bts", 0, ""),
+        ("women/bts", 3, "uniform: do not use (G1: effective sample size 2.08; "),
+    ],
+)
+def test_every_open_bandit_log_has_a_sentence(
+    log: str, code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", f"open_bandit/{log}"]) == code
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert says in last
+    assert last.endswith(".")
+
+
+def test_the_policies_of_the_guide_are_read(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "guide.md").read_text()
+    (fence,) = re.findall(r"^```yaml\n(uniform:.*?)^```", page, re.MULTILINE | re.DOTALL)
+    Path("policies.yaml").write_text(fence)
+    rows = {"item": [0, 1, 2] * 200, "reward": [1, 0, 0] * 200, "propensity": [1 / 3] * 600}
+    pl.DataFrame(rows).write_parquet("log.parquet")
+    assert main(["evaluate", "log.parquet", "--policies", "policies.yaml"]) in (0, 3)
+    text = capsys.readouterr().out
+    assert "uniform " in text and "thompson " in text
+
+
+def test_evaluate_reads_your_own_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    g = random.Random(0)
+    shown = [g.choices("abc", [0.6, 0.3, 0.1])[0] for _ in range(4000)]
+    p = {"a": 0.6, "b": 0.3, "c": 0.1}
+    rows = {"shown": shown, "prob": [p[item] for item in shown], "visit": range(4000)}
+    bought = [int(g.random() < {"a": 0.1, "b": 0.3, "c": 0.5}[item]) for item in shown]
+    pl.DataFrame({**rows, "bought": bought}).write_parquet("shop.parquet")
+    third = "third: {class_path: BetaThompson, init_args: {alpha: [1, 1, 90]}}"
+    Path("policies.yaml").write_text(f"uniform: {{class_path: Uniform}}\n{third}\n")
+    columns = ["--item", "shown", "--reward", "bought", "--propensity", "prob", "--unit", "visit"]
+    command = ["evaluate", "shop.parquet", *columns, "--policies", "policies.yaml"]
+    assert main([*command, "--base", "uniform"]) in (0, 3)
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last.startswith("third: 0.")
+    assert "of uniform, +" in last
+    assert "decided." in last
 
 
 def test_simulate_writes_a_run(capsys: pytest.CaptureFixture[str]) -> None:

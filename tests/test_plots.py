@@ -39,6 +39,26 @@ def test_a_wide_interval_leaves_the_view_with_an_arrow() -> None:
     assert ">" in [line.get_marker() for line in axis.lines]
 
 
+def test_weights_show_rows_and_what_they_count_as(tmp_path: Path) -> None:
+    rows = {"policy": ["a", "b"], "n": [1000, 1000], "ess": [900.0, 2.0], "mean_weight": [1.0, 3.0]}
+    rows |= {"max_weight": [2.0, 900.0], "top_row": [0.002, 0.7], "buckets": [500, 500]}
+    rows |= {"top": [[0.002, 0.005, 0.02, 0.05, 0.12, 0.33, 1.0], [0.7] * 6 + [1.0]]}
+    figure = plots.weights(pl.DataFrame(rows), "title")
+    left, right = figure.axes
+    assert [bar.get_width() for bar in left.patches] == [1000, 900.0, 1000, 2.0]
+    assert "2 of 1,000; largest weight 900, 70.0% of all" in [
+        text.get_text() for text in left.texts
+    ]
+    assert list(right.lines[1].get_ydata()) == [0.7] * 6 + [1.0]
+    assert plots.write(figure, tmp_path / "weights.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_weights_of_a_log_without_propensities() -> None:
+    nothing = pl.DataFrame(schema={"policy": pl.String, **dict.fromkeys(("n", "ess"), pl.Float64)})
+    texts = [text.get_text() for text in plots.weights(nothing).axes[0].texts]
+    assert texts == ["the log has no propensities"]
+
+
 def test_rounds_show_the_mean_and_a_band(tmp_path: Path) -> None:
     rows = [(p, r, t, t * (1 + r)) for p in ("a", "b") for r in range(3) for t in range(4)]
     metrics = pl.DataFrame(rows, schema=["policy", "replication", "round", "gini"], orient="row")

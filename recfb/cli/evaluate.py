@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +16,11 @@ from recfb.contracts import Policy
 from recfb.data.recipe import read_yaml
 from recfb.errors import ConfigError, OverlapWarning
 from recfb.evaluate import evaluate
+from recfb.evaluation import Report, words
 from recfb.shelf import dataset, pages
 
 SKIP: set[str | int] = {"log", "policies", "reward_model", "executor", "reward_range", "unit"}
+SKIP |= {"loggers"}  # functions of a log
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     about = "name: {class_path, init_args}; the data set's own without it"
     parser.add_argument("--policies", type=Path | None, metavar="YAML", help=about)
     parser.add_argument(
-        "--name", type=str | None, help="write table, report and picture to runs/NAME"
+        "--name", type=str | None, help="write table, report, state and pictures to runs/NAME"
     )
     parser.add_function_arguments(evaluate, skip=SKIP, as_group=False)
     cfg = parse(parser, argv)
@@ -41,12 +44,18 @@ def main(argv: Sequence[str]) -> int:
     with run_folder(cfg.name, "evaluate", plain(cfg)) as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", OverlapWarning)  # the table says it
         report = evaluate(log, policies, **options)
-        say(str(report))
+        say(f"{report}\n\n{report.sentence}")
         if folder is not None:
-            report.write(folder / "table.parquet")
-            report.write(folder / "report.json")
-            plots.write(plots.evaluated(report.table, cfg.log), folder / "values.png")
+            _write(report, folder, cfg.log)
     return report.exit_code
+
+
+def _write(report: Report, folder: Path, name: str) -> None:
+    report.write(folder / "table.parquet")
+    (folder / "report.json").write_text(json.dumps(words.record(report), indent=1))
+    report.state.compact().save(folder / "state")
+    plots.write(plots.evaluated(report.table, name), folder / "values.png")
+    plots.write(plots.weights(report.weights, name), folder / "weights.png")
 
 
 def _policies(log: str, page: Path | None, modules: Sequence[str]) -> dict[str, Policy]:

@@ -50,6 +50,10 @@ class Estimates(Protocol):
     def df(self) -> int:
         """Degrees of freedom: independent buckets of units, less one."""
 
+    @property
+    def sequence(self) -> Tensor | None:
+        """(2, P, k) what the plan's confidence sequence has summed; None without one."""
+
     def se(self) -> Tensor:
         """(P,) standard errors, clustered by unit."""
 
@@ -58,6 +62,9 @@ class Estimates(Protocol):
 
     def replicates(self, draws: int) -> Tensor:
         """(draws, P) the estimator on Poisson bootstraps of the buckets."""
+
+    def pivots(self, draws: int) -> Tensor:
+        """(draws, P) how far each replicate lies from the value, in its own standard errors."""
 
     def stat(self, statistic: Estimator) -> Tensor:
         """Another statistic of the same pass: (P,) or what it stacks, (k, P); NaN if not summed."""
@@ -85,19 +92,20 @@ class Finding:
 class Traits:
     """What an estimator reads of the rows, found by running it."""
 
-    fields: frozenset[str]  # of r, p, pe, v, q
+    fields: frozenset[str]  # of the rows: r, p, pe, v, q and so on
     equivariant: bool  # whether adding a constant to all rewards adds it to the estimate
     unshrunk: Estimator | None = None  # the unbiased form that a shrunk one comes from
+    view: str = ""  # the view of the rows that has its weights, such as "mixed"; "": themselves
 
     @property
     def weighs(self) -> bool:
         """Whether it divides by the logged propensity."""
-        return "p" in self.fields
+        return bool(self.fields & {"p", "pbar", "at", "prefix"})
 
     @property
     def models(self) -> bool:
         """Whether it reads a reward model."""
-        return bool(self.fields & {"v", "q"})
+        return bool(self.fields & {"v", "q", "vm", "qm"})
 
     @property
     def weighs_only(self) -> bool:

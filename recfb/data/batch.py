@@ -142,3 +142,5 @@ class Block(Record):
     part: str = ""  # which part of the log: file or content, and row range
     by: Tensor | None = None  # (B,) int64, index into `labels`
     labels: tuple[str, ...] = ()  # the subgroups of this part
+    logger: Tensor | None = None  # (B,) int64, which logging policy
+    visit: Tensor | None = None  # (B,) int64, the slate that a row is of

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recfb.data.batch import Block, Context, Feedback, Slate
+from recfb.errors import LogError
 from recfb.random import derive, mix64
 
 if TYPE_CHECKING:
@@ -32,20 +33,40 @@ class Part:
         """The rows; what is wrong with them is added to `problems`. In memory they are valid."""
         return self.log
 
-    def record(self, problems: Problems, unit: str | None = None, by: str | None = None) -> Block:
+    def record(
+        self,
+        problems: Problems,
+        unit: str | None = None,
+        by: str | None = None,
+        *,
+        mu: bool = False,
+    ) -> Block:
         """All rows of the part as one Block: slice it for smaller ones."""
-        return record(self.load(problems), self.name, unit, by)
+        return record(self.load(problems), self.name, unit, by, mu=mu)
 
 
 def parts_of(log: Log) -> Iterator[Part]:
     """The parts of a log in memory."""
-    for start in range(0, len(log), PART):
-        rows = log.with_frame(log.frame.slice(start, PART))
-        yield Part(f"{log.name}[{start}:{start + len(rows)}]", rows)
+    start = 0
+    while start < len(log):
+        stop = _end(log, start + PART)
+        rows = log.with_frame(log.frame.slice(start, stop - start))
+        yield Part(f"{log.name}[{start}:{stop}]", rows)
+        start = stop
 
 
-def record(rows: Log, name: str, unit: str | None, by: str | None) -> Block:
-    """All rows of a log as one Block: one row a shown item."""
+def _end(log: Log, stop: int) -> int:
+    """Where a part ends that would end at row `stop`: not within a slate."""
+    if stop >= len(log) or "slate" not in log.columns:
+        return min(stop, len(log))
+    rest = log.frame["slate"].slice(stop - 1, 1 << 16)
+    same = rest.rle_id() == 0  # the rows of the slate that row stop - 1 is of
+    return stop - 1 + int(same.sum())
+
+
+def record(rows: Log, name: str, unit: str | None, by: str | None, *, mu: bool = False) -> Block:
+    """All rows of a log as one Block: one row a shown item; with `mu` in `slate.probs`, if
+    asked."""
 
     def optional(column: str) -> Tensor | None:
         return rows.tensor(column) if column in rows.columns else None
@@ -67,10 +88,27 @@ def record(rows: Log, name: str, unit: str | None, by: str | None) -> Block:
         propensity=slot("propensity"),
         p_prefix=slot("p_prefix"),
         p_display=slot("p_display"),
+        probs=_whole(rows) if mu else None,
     )
     feedback = Feedback(rows.tensor("reward")[:, None])
     group, labels = _groups(rows, by)
-    return Block(context, slate, feedback, _unit(rows, name, unit), name, group, labels)
+    unit_of = _unit(rows, name, unit)
+    own, visit = optional("logger"), optional("slate")
+    return Block(context, slate, feedback, unit_of, name, group, labels, own, visit)
+
+
+def _whole(rows: Log) -> Tensor | None:
+    """The column `mu`: (n, n_items)."""
+    if "mu" not in rows.columns:
+        return None
+    lists, width = rows.frame["mu"], rows.n_items
+    odd = (lists.list.len() != width) | lists.list.contains(None)
+    if odd.fill_null(True).any():
+        raise LogError(
+            f"mu must say the probability of each of {width} items, in their order, in every row; "
+            f"{int(odd.fill_null(True).sum()):,} rows do not. Drop the column, or fill it."
+        )
+    return lists.explode().cast(pl.Float64).to_torch().view(len(rows), width)
 
 
 def _groups(rows: Log, by: str | None) -> tuple[Tensor | None, tuple[str, ...]]:

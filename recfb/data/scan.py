@@ -71,10 +71,15 @@ class ScannedPart:
         return Log(frame.drop_nulls(sides), self.vocabulary, self.how.meta, self.name)
 
     def record(
-        self, problems: door.Problems, unit: str | None = None, by: str | None = None
+        self,
+        problems: door.Problems,
+        unit: str | None = None,
+        by: str | None = None,
+        *,
+        mu: bool = False,
     ) -> Block:
         """All rows of the part as one Block."""
-        return record(self.load(problems), self.name, unit, by)
+        return record(self.load(problems), self.name, unit, by, mu=mu)
 
 
 @dataclass

@@ -2,23 +2,38 @@
 
 from recfb.evaluation.cells import CellMeans
 from recfb.evaluation.gates import GATES
-from recfb.evaluation.intervals import INTERVALS, bootstrap, likelihood, student
+from recfb.evaluation.intervals import (
+    INTERVALS,
+    basic,
+    bootstrap,
+    likelihood,
+    student,
+    studentised,
+)
 from recfb.evaluation.report import Report
+from recfb.evaluation.sequences import betting, gamma_exponential
+from recfb.evaluation.slates import SLATES, SlateRows
 from recfb.evaluation.state import Cell, State
 from recfb.evaluation.terms import Terms, moments, residual, weight
 
 __all__ = [
     "GATES",
     "INTERVALS",
+    "SLATES",
     "Cell",
     "CellMeans",
     "Report",
+    "SlateRows",
     "State",
     "Terms",
+    "basic",
+    "betting",
     "bootstrap",
+    "gamma_exponential",
     "likelihood",
     "moments",
     "residual",
     "student",
+    "studentised",
     "weight",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import torch
@@ -54,6 +54,7 @@ class BucketEstimates:
     seed: int
     reward_range: tuple[float, float] | None
     weight_range: tuple[float, float]
+    sequence: Tensor | None = None  # (2, P, k)
 
     @cached_property
     def totals(self) -> Tensor:
@@ -94,15 +95,42 @@ class BucketEstimates:
         """(P,) standard errors of differences from policy `base` on the same rows."""
         return self._se(self.phi - self.phi[base])
 
-    def replicates(self, draws: int) -> Tensor:
-        """(draws, P) the estimator with every bucket taken Poisson(1) times."""
+    def se_from(self, other: BucketEstimates) -> Tensor:
+        """(P,) standard errors of differences from another statistic of the same rows."""
+        return self._se(self.phi - other.phi)
+
+    def se_lift(self, value: Tensor, phi: Tensor) -> Tensor:
+        """(P,) standard errors of value_k / value - 1, for a value () with its influence (H,)."""
+        return self._se(self.phi / value - self.value[:, None] * phi / value**2)
+
+    def _drawn(self, counts: Tensor) -> Tensor:
+        """Sums with every bucket taken so often: (draws, H) -> (draws, m, P)."""
         used = sorted({0, *self.terms.calls[self.name]})
-        counts = poisson_counts(draws, self.sums.shape[-1], self.seed)
         by_bucket = self.sums[used].flatten(0, 1).T.contiguous()  # (H, m' * P)
         some = [few.to(torch.float64) @ by_bucket for few in torch.split(counts, 250)]
-        drawn = self.sums.new_zeros(draws, *self.sums.shape[:2])  # (draws, m, P)
-        drawn[:, used] = torch.cat(some).view(draws, len(used), -1)
-        return self.terms.value(self.name, drawn)
+        drawn = self.sums.new_zeros(len(counts), *self.sums.shape[:2])  # (draws, m, P)
+        drawn[:, used] = torch.cat(some).view(len(counts), len(used), -1)
+        return drawn
+
+    def replicates(self, draws: int) -> Tensor:
+        """(draws, P) the estimator with every bucket taken Poisson(1) times."""
+        counts = poisson_counts(draws, self.sums.shape[-1], self.seed)
+        return self.terms.value(self.name, self._drawn(counts))
+
+    def pivots(self, draws: int) -> Tensor:
+        """(draws, P) how far each replicate lies from the value, in its own standard errors."""
+        counts = poisson_counts(draws, self.sums.shape[-1], self.seed)
+        used = sorted({0, *self.terms.calls[self.name]})
+        sums, found = self.sums[used], []  # (m', P, H)
+        for few in torch.split(counts, max(1, (1 << 22) // sums[0].numel())):
+            with torch.enable_grad():
+                drawn = self._drawn(few).requires_grad_()  # (few, m, P)
+                value = self.terms.value(self.name, drawn)  # (few, P)
+                (slope,) = torch.autograd.grad(value.sum(), drawn)
+            phi = torch.einsum("dmp,mph->dph", slope[:, used], sums)  # (few, P, H)
+            var = torch.einsum("dph,dh->dp", phi.square_(), few.to(torch.float64))
+            found.append((value.detach() - self.value) / (var * (1 + 1 / self.df)).sqrt())
+        return torch.cat(found)
 
     def stat(self, statistic: Estimator) -> Tensor:
         """A statistic that the plan has summed, by its function; NaN where it was not."""
@@ -115,7 +143,5 @@ class BucketEstimates:
         """The same rows seen by another statistic of the plan, with its standard error."""
         for name, known in self.terms.statistics.items():
             if known is statistic:
-                return BucketEstimates(
-                    name, self.terms, self.sums, self.seed, self.reward_range, self.weight_range
-                )
+                return replace(self, name=name)
         return None

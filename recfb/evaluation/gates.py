@@ -13,6 +13,8 @@ from torch import Tensor
 
 from recfb.contracts import Evidence, Finding, Gate, Verdict
 from recfb.contracts.evaluating import Level
+from recfb.evaluation.intervals import RANGED
+from recfb.evaluation.shape import through
 from recfb.evaluation.terms import moments, residual, weight
 
 LIKELIHOOD = "read the likelihood interval of ips or snips: interval='likelihood'"
@@ -20,7 +22,7 @@ LIKELIHOOD = "read the likelihood interval of ips or snips: interval='likelihood
 
 def effective(evidence: Evidence) -> tuple[Tensor, Tensor]:
     """Effective sample sizes (P,): of the weights, and of the weighted rewards."""
-    w, ww, wr, wrwr = evidence.estimates.stat(moments)[:4]
+    w, ww, wr, wrwr = evidence.estimates.stat(through(evidence.traits.view, moments))[:4]
     n = evidence.estimates.n
     return n * w * w / ww, torch.where(wrwr == 0, 0.0, n * wr * wr / wrwr)
 
@@ -46,9 +48,11 @@ def _above(
 
 
 def g1_ess(evidence: Evidence) -> Iterator[Finding]:
-    """G1, overlap: (sum w)^2 / sum w^2 below 300 warns, below 30 fails; with a model it warns."""
+    """G1, overlap: (sum w)^2 / sum w^2 below 300 warns, below 30 fails weighting and
+    self-normalised forms; others with a model it warns."""
     if evidence.traits.weighs:
-        fail = 30.0 if evidence.traits.weighs_only else 0.0
+        ratio = evidence.traits.weighs_only or evidence.traits.equivariant
+        fail = 30.0 if ratio else 0.0
         yield from _below(
             "G1",
             effective(evidence)[0],
@@ -61,9 +65,10 @@ def g1_ess(evidence: Evidence) -> Iterator[Finding]:
 def g3_contribution(evidence: Evidence) -> Iterator[Finding]:
     """G3, few rows carry the number: (sum w r)^2 / sum (w r)^2 below 30 warns, below 10 fails.
 
-    The likelihood interval stays honest there, so with it nothing is found.
+    The likelihood interval, and those that hold for any number of rows, stay honest there: with
+    them nothing is found.
     """
-    if evidence.traits.weighs_only and evidence.method != "likelihood":
+    if evidence.traits.weighs_only and evidence.method not in RANGED:
         yield from _below(
             "G3",
             effective(evidence)[1],
@@ -76,7 +81,7 @@ def g3_contribution(evidence: Evidence) -> Iterator[Finding]:
 def g4_mean_weight(evidence: Evidence) -> Iterator[Finding]:
     """G4, weights do not average 1: abs z > 2 warns and > 3 fails ips; > 5 and off by .1 fails
     all that weigh."""
-    about = evidence.estimates.about(weight)
+    about = evidence.estimates.about(through(evidence.traits.view, weight))
     if not evidence.traits.weighs or about is None:
         return
     plain = evidence.traits.weighs_only and not evidence.traits.equivariant
@@ -86,7 +91,7 @@ def g4_mean_weight(evidence: Evidence) -> Iterator[Finding]:
         if abs(score) > 5 and abs(mean - 1) > 0.1:
             advice = "the propensities are wrong, or the target leaves the logger's support"
             yield Finding("G4", policy, "fail", text, advice)
-        elif plain and abs(score) > 2:
+        elif plain and abs(score) > 2 and abs(mean - 1) > 1e-9:  # not mere rounding
             level: Level = "fail" if abs(score) > 3 else "warn"
             yield Finding("G4", policy, level, text, "use snips or dr, which correct for it")
 
@@ -136,7 +141,8 @@ def g7_source(evidence: Evidence) -> Iterator[Finding]:
 
 def g8_cross_fit(evidence: Evidence) -> Iterator[Finding]:
     """G8, the reward model saw the rows that it is judged on: fails; not known: warns."""
-    if not evidence.traits.models or evidence.model not in ("same log", "unknown"):
+    own = evidence.traits.view == "robust"  # mrdr fits its model itself, without the row's fold
+    if not evidence.traits.models or own or evidence.model not in ("same log", "unknown"):
         return
     same = evidence.model == "same log"
     text = (
@@ -152,7 +158,7 @@ def g8_cross_fit(evidence: Evidence) -> Iterator[Finding]:
 def g10_residual(evidence: Evidence) -> Iterator[Finding]:
     """G10, what the model misses under the target: D > 2 se warns, and above 10 % of the value
     fails dm and shrunk forms; dr repairs it, so there it is a note."""
-    about = evidence.estimates.about(residual)
+    about = evidence.estimates.about(through(evidence.traits.view, residual))
     if not evidence.traits.models or about is None:
         return
     biased = not evidence.traits.weighs or evidence.traits.unshrunk is not None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from scipy.special import fdtri, stdtrit
 from torch import Tensor
 
 from recfb.contracts import Estimates, Interval, Traits
-from recfb.estimate import Estimator, ips, snips
+from recfb.estimate import Estimator, ips, replay, snips
+from recfb.evaluation.bounds import OF_MATCHES, OF_WEIGHTS
+from recfb.evaluation.sequences import SEQUENCES
 from recfb.evaluation.terms import moments
 
 DRAWS = 1000
@@ -33,10 +37,38 @@ def bootstrap(estimates: Estimates, alpha: float) -> tuple[Tensor, Tensor]:
 
     Chamandy et al. (2012). Replicates without a value (no row drawn) are left out.
     """
+    return _percentiles(estimates, alpha, estimates.replicates)
+
+
+def basic(estimates: Estimates, alpha: float) -> tuple[Tensor, Tensor]:
+    """The bootstrap's percentiles mirrored at the value: 2 value - upper, 2 value - lower.
+
+    Davison and Hinkley (1997), equation 5.6.
+    """
+    lower, upper = bootstrap(estimates, alpha)
+    return 2 * estimates.value - upper, 2 * estimates.value - lower
+
+
+def studentised(estimates: Estimates, alpha: float) -> tuple[Tensor, Tensor]:
+    """value - q se, q the percentiles of (replicate - value) / (its own standard error).
+
+    Davison and Hinkley (1997), equation 5.7. A side is NaN, and so the other, where too many
+    replicates have no variance to divide by.
+    """
+    lower, upper = _percentiles(estimates, alpha, estimates.pivots)
+    ends = estimates.value - upper * estimates.se(), estimates.value - lower * estimates.se()
+    gone = torch.where((ends[0] + ends[1]).isfinite(), 0.0, torch.nan)
+    return ends[0] + gone, ends[1] + gone
+
+
+def _percentiles(
+    estimates: Estimates, alpha: float, draw: Callable[[int], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The alpha / 2 and 1 - alpha / 2 quantiles of what is drawn; NaN below two units."""
     if estimates.df < 1:
         nothing = torch.full_like(estimates.value, torch.nan)
         return nothing, nothing
-    drawn = estimates.replicates(DRAWS)  # (draws, P)
+    drawn = draw(DRAWS)  # (draws, P)
     tails = torch.tensor([alpha / 2, 1 - alpha / 2], dtype=drawn.dtype)
     lower, upper = torch.nanquantile(drawn, tails, dim=0)
     gone = torch.where(estimates.value.isnan(), torch.nan, 0.0)
@@ -122,19 +154,41 @@ def _candidate(sums: Tensor, n: int, phi: Tensor, sign: float, end: float, wf: f
 INTERVALS: dict[str, Interval] = {
     "student": student,
     "bootstrap": bootstrap,
+    "basic": basic,
+    "studentised": studentised,
     "likelihood": likelihood,
+    **OF_WEIGHTS,
+    **SEQUENCES,
 }
 """The intervals that `evaluate` takes by name."""
+
+FINITE = frozenset({*OF_WEIGHTS, *SEQUENCES})
+"""Those whose level holds for any number of rows (of `clopper_pearson` see there)."""
+
+RANGED = frozenset({"likelihood", *FINITE})
+"""Those that read the range of rewards, take rows as independent, and bound the policy's value by
+its weighted rewards: they are for estimators of that value."""
+
+
+def applies(kind: str, estimator: Estimator) -> bool:
+    """Whether an interval is for this estimator."""
+    if kind not in RANGED:
+        return True
+    return estimator in (ips, snips) or (estimator is replay and kind in OF_MATCHES)
 
 
 def method(estimator: Estimator, traits: Traits, asked: str | None) -> str:
     """The interval of an estimator: as asked where it can be, else its own.
 
-    Its own: likelihood for ips, bootstrap for ratios (snips, replay), student for the rest. The
-    likelihood bounds what ips and snips estimate, so other estimators keep their own.
+    Its own: likelihood for ips, bootstrap for ratios (snips, replay), student for the rest.
     """
-    if asked is not None and (asked != "likelihood" or estimator in (ips, snips)):
+    if asked is not None and applies(asked, estimator):
         return asked
     if estimator is ips:
         return "likelihood"
     return "bootstrap" if traits.equivariant and not traits.models else "student"
+
+
+def function_of(kind: str, estimator: Estimator) -> Interval:
+    """The interval of this name for this estimator."""
+    return OF_MATCHES[kind] if estimator is replay and kind in OF_MATCHES else INTERVALS[kind]

@@ -10,12 +10,14 @@ from typing import Any
 import polars as pl
 
 from recfb.data.product import atomic_file
-from recfb.errors import ConfigError, LogError, nearest
-from recfb.evaluation.results import Result, Settings, differences, holm, results
+from recfb.errors import ConfigError, nearest
+from recfb.evaluation import needs, words
+from recfb.evaluation.compare import AGAINST, COMPARE, against, compare_rows, tuned_notes
+from recfb.evaluation.results import Result, Settings, results
+from recfb.evaluation.spread import SPREAD, spread
 from recfb.evaluation.state import Cell, State
 
 FAILED = "do not use"
-_NUMBERS = ("value", "se", "lower", "upper", "difference", "lift", "p", "p_adjusted")
 _TABLE: dict[str, Any] = {
     "policy": pl.String,
     "estimator": pl.String,
@@ -29,19 +31,6 @@ _TABLE: dict[str, Any] = {
     "max_weight": pl.Float64,
     "verdict": pl.String,
     "reasons": pl.String,
-}
-_COMPARE: dict[str, Any] = {
-    "policy": pl.String,
-    "base": pl.String,
-    "estimator": pl.String,
-    "difference": pl.Float64,
-    "se": pl.Float64,
-    "lower": pl.Float64,
-    "upper": pl.Float64,
-    "lift": pl.Float64,
-    "p": pl.Float64,
-    "p_adjusted": pl.Float64,
-    "verdict": pl.String,
 }
 _GATES: dict[str, Any] = {
     "gate": pl.String,
@@ -62,12 +51,17 @@ class Report:
 
     Attributes:
         table: policy, estimator, value, se, lower, upper, method, n, ess, max_weight, verdict,
-            reasons; with `by=` its column comes first. Undefined values are null.
-        compare: paired differences from the base policy, with Holm-adjusted p-values over all
-            comparisons of one estimator; no rows without `base=`.
+            reasons; with `by=` its column comes first, with `base=` the difference from it, the
+            lift with its limits and the adjusted p-value come last. Undefined values are null.
+        compare: paired differences from the base policy, relative lifts with limits by the delta
+            method, and Holm-adjusted p-values over all comparisons of one estimator (Student's, or
+            limits at a level that holds for any number of rows and no p-value: `method`); no rows
+            without `base=`.
         gates: gate, policy, estimator, level, evidence, advice.
         state: what it was computed from; `plan.report(a.state + b.state)` reports on both logs.
         notes: what a reader should know of all rows.
+        logged: as `compare`, from the logging policy: the mean reward of the rows; base is null.
+        weights: how the weights of each policy are spread, for `plots.weights`.
     """
 
     table: pl.DataFrame
@@ -75,6 +69,8 @@ class Report:
     gates: pl.DataFrame
     state: State
     notes: tuple[str, ...]
+    logged: pl.DataFrame
+    weights: pl.DataFrame
     alpha: float = 0.05
 
     @property
@@ -85,9 +81,14 @@ class Report:
             return 4
         return 3 if (self.table["verdict"] == FAILED).any() else 0
 
+    @property
+    def sentence(self) -> str:
+        """One sentence to forward: gain, interval, verdict, and how many more rows would decide."""
+        return words.sentence(self)
+
     def export(self, *, allow_failed: bool = False) -> pl.DataFrame:
         """The table for machines: numbers that are not to be used are null, unless allowed."""
-        return self.table if allow_failed else _blank(self.table)
+        return self.table if allow_failed else words.blank(self.table)
 
     def write(self, path: str | Path, *, allow_failed: bool = False) -> Path:
         """Write `export` to a .parquet, .json or .csv file, whole or not at all."""
@@ -107,35 +108,7 @@ class Report:
         return path
 
     def __repr__(self) -> str:
-        return "\n".join([*_lines(self.table, self.alpha), *self.notes])
-
-
-def _blank(frame: pl.DataFrame) -> pl.DataFrame:
-    bad = pl.col("verdict") == FAILED
-    numbers = [name for name in _NUMBERS if name in frame.columns]
-    return frame.with_columns(pl.when(~bad).then(pl.col(name)).alias(name) for name in numbers)
-
-
-def _lines(table: pl.DataFrame, alpha: float) -> list[str]:
-    """Aligned text; numbers that are not to be used stand in parentheses, with the reason below."""
-    by = [name for name in table.columns if name not in _TABLE]
-    head = [*by, "policy", "estimator", "value", f"{1 - alpha:.0%} interval", "ess", "verdict"]
-    rows, below = [head], [""]
-    for row in table.iter_rows(named=True):
-        value = "null" if row["value"] is None else f"{row['value']:.4g}"
-        if row["verdict"] == FAILED:
-            value = f"({value})"
-        ends = "" if row["lower"] is None else f"[{row['lower']:.4g}, {row['upper']:.4g}]"
-        ess = "" if row["ess"] is None else f"{row['ess']:,.0f}"
-        start = [str(row[name]) for name in (*by, "policy", "estimator")]
-        rows.append([*start, value, f"{ends} {row['method']}".strip(), ess, row["verdict"]])
-        below.append(row["reasons"])
-    width = [max(len(row[k]) for row in rows) for k in range(len(head))]
-    lines = []
-    for cells, reason in zip(rows, below, strict=True):
-        lines.append("  ".join(x.ljust(w) for x, w in zip(cells, width, strict=True)).rstrip())
-        lines += [f"    {reason}"] if reason else []
-    return lines
+        return "\n".join([*words.lines(self.table, self.alpha), *self.notes])
 
 
 def finish(state: State, settings: Settings, base: str | None) -> Report:
@@ -144,7 +117,7 @@ def finish(state: State, settings: Settings, base: str | None) -> Report:
     Raises:
         LogError: rows with bad or missing propensities or rewards, all counted.
         SupportError: policies whose rows are no distribution, all counted.
-        ConfigError: a base that is none of the policies.
+        ConfigError: a base that is none of the policies; an interval without what it needs.
     """
     state.raise_any()
     names = settings.policies
@@ -153,19 +126,32 @@ def finish(state: State, settings: Settings, base: str | None) -> Report:
             f"base={base!r} is none of the policies {list(names)}.{nearest(base, names)}"
         )
     cells = state.groups() or {"": _empty(settings)}
-    _check_propensities(cells, settings)
+    if settings.weighs:
+        needs.check_propensities(settings.estimators, cells)
+    if isinstance(settings.interval, str):
+        needs.check_declared(settings.interval, settings.estimators, state.facts, cells)
     found = [
         (label, result)
         for label, cell in cells.items()
         for result in results(cell, state.facts, settings)
     ]
     by = state.facts.by
+    compared = [] if base is None else compare_rows(found, settings, base)
+    table, columns = _table_rows(found, cells, settings), _TABLE
+    if base is not None:
+        columns = {**_TABLE, **{name: COMPARE[name] for name in AGAINST}}
+        table = against(table, compared)
     return Report(
-        _frame(_table_rows(found, cells, settings), _TABLE, by),
-        _frame(_compare_rows(found, settings, base), _COMPARE, by),
+        _frame(table, columns, by),
+        _frame(compared, COMPARE, by),
         _frame(_gate_rows(found, settings), _GATES, by),
         state,
-        _notes(state, cells, settings),
+        (
+            *_notes(state, cells, settings, {result.method for _, result in found}),
+            *tuned_notes(found, settings),
+        ),
+        _frame(compare_rows(found, settings, None), COMPARE, by),
+        _frame(_weight_rows(found, cells, settings), SPREAD, by),
         settings.alpha,
     )
 
@@ -173,19 +159,7 @@ def finish(state: State, settings: Settings, base: str | None) -> Report:
 def _empty(settings: Settings) -> Cell:
     policies = len(settings.policies)
     sums = settings.terms.columns(settings.terms.empty).new_zeros(settings.terms.size, policies, 1)
-    return Cell(0, sums, sums.new_full((policies,), -float("inf")))
-
-
-def _check_propensities(cells: Mapping[str, Cell], settings: Settings) -> None:
-    """Some rows without a propensity cannot be weighed, and leaving them out would be a choice."""
-    n = sum(cell.n for cell in cells.values())
-    unknown = sum(cell.unknown for cell in cells.values())
-    if settings.weighs and 0 < unknown < n:
-        raise LogError(
-            f"{unknown:,} of {n:,} rows have no propensity, and {list(settings.estimators)} read "
-            'it. Leave them out: log.filter(pl.col("propensity").is_not_null()), or ask for '
-            'estimators=["dm", "replay"].'
-        )
+    return Cell(0, sums, sums.new_full((len(settings.views), policies), -float("inf")))
 
 
 Found = Sequence[tuple[str, Result]]
@@ -210,7 +184,7 @@ def _plain(value: object) -> object:
 def _table_rows(found: Found, cells: Mapping[str, Cell], settings: Settings) -> Rows:
     rows: Rows = []
     for label, result in found:
-        se = result.estimates.se()
+        se, view = result.estimates.se(), settings.traits[result.estimator].view
         for k, policy in enumerate(settings.policies):
             numbers = {
                 "value": result.estimates.value[k],
@@ -218,7 +192,7 @@ def _table_rows(found: Found, cells: Mapping[str, Cell], settings: Settings) -> 
                 "lower": result.lower[k],
                 "upper": result.upper[k],
                 "ess": result.ess[k],
-                "max_weight": cells[label].hi[k],
+                "max_weight": cells[label].hi[settings.views.index(view), k],
             }
             rows.append(
                 {
@@ -235,39 +209,16 @@ def _table_rows(found: Found, cells: Mapping[str, Cell], settings: Settings) -> 
     return rows
 
 
-def _compare_rows(found: Found, settings: Settings, base: str | None) -> Rows:
-    if base is None:
-        return []
-    rows: Rows = []
-    start = settings.policies.index(base)
-    for name in settings.estimators:
-        family = [
-            (label, result, difference)
-            for label, result in found
-            if result.estimator == name
-            for difference in differences(result, start, settings.alpha)
-        ]
-        adjusted = holm([difference.p for *_, difference in family])
-        for (label, result, d), p in zip(family, adjusted, strict=True):
-            verdicts = {result.verdict(d.policy), result.verdict(start)}
-            worst = max(verdicts, key=("usable", "usable with care", FAILED).index)
-            rows.append(
-                {
-                    "group": label,
-                    "policy": settings.policies[d.policy],
-                    "base": base,
-                    "estimator": name,
-                    "difference": d.difference,
-                    "se": d.se,
-                    "lower": d.lower,
-                    "upper": d.upper,
-                    "lift": d.lift,
-                    "p": d.p,
-                    "p_adjusted": p,
-                    "verdict": worst,
-                }
-            )
-    return rows
+def _weight_rows(found: Found, cells: Mapping[str, Cell], settings: Settings) -> Rows:
+    first = next(iter(settings.estimators))
+    return [
+        {"group": label, "policy": policy, **row}
+        for label, result in found
+        if result.estimator == first
+        for policy, row in zip(
+            settings.policies, spread(result.estimates, cells[label].hi[0]), strict=False
+        )
+    ]
 
 
 def _gate_rows(found: Found, settings: Settings) -> Rows:
@@ -286,14 +237,20 @@ def _gate_rows(found: Found, settings: Settings) -> Rows:
     ]
 
 
-def _notes(state: State, cells: Mapping[str, Cell], settings: Settings) -> tuple[str, ...]:
+def _notes(
+    state: State, cells: Mapping[str, Cell], settings: Settings, shown: set[str]
+) -> tuple[str, ...]:
     n = sum(cell.n for cell in cells.values())
     missing = sum(cell.missing for cell in cells.values())
-    notes = [f"{n:,} rows; a value is the mean reward of a shown row at its own position."]
+    whole = state.facts.slots > 0
+    kind = "slates" if whole else "rows"
+    of = "whole slate" if whole else "shown row at its own position"
+    notes = [f"{n:,} {kind}; a value is the mean reward of a {of}."]
     if missing:
-        notes.append(f"{missing:,} rows without a known reward were left out.")
+        notes.append(f"{missing:,} {kind} without a known reward were left out.")
     if settings.models and state.facts.described:
         notes.append(f"Reward model: {state.facts.described}.")
+    notes += needs.notes(settings.interval, shown, settings.estimators, state.facts)
     return tuple(notes)
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from scipy.special import stdtr
 from torch import Tensor
 
 from recfb.contracts import Estimator, Evidence, Finding, Interval, Traits, Verdict
-from recfb.evaluation import gates, intervals
+from recfb.estimate import Tuned
+from recfb.evaluation import gates, intervals, needs
 from recfb.evaluation.estimates import BucketEstimates
+from recfb.evaluation.shape import Shape, through, traits
+from recfb.evaluation.slates import VIEWS
 from recfb.evaluation.state import Cell, Facts
-from recfb.evaluation.terms import Terms, moments, residual, traits, weight
+from recfb.evaluation.terms import Terms, moments, residual, reward, weight
 
 
 @dataclass(frozen=True)
@@ -25,20 +28,33 @@ class Settings:
     seed: int = 0
     interval: str | Interval | None = None
     alpha: float = 0.05
+    summed: str | None = None  # the interval whose statistics the pass sums
+    shape: Shape = Shape()  # of the log: its loggers, its slots
     traits: Mapping[str, Traits] = field(init=False)
     terms: Terms = field(init=False)
 
     def __post_init__(self) -> None:
-        found = {name: traits(f) for name, f in self.estimators.items()}
+        shape = replace(self.shape, policies=len(self.policies))
+        found = {name: traits(f, shape) for name, f in self.estimators.items()}
         statistics: dict[str, Estimator] = dict(self.estimators)
         for trait in found.values():
             if trait.unshrunk is not None and trait.unshrunk not in statistics.values():
                 statistics[f"unshrunk {len(statistics)}"] = trait.unshrunk
-        statistics |= {"moments": moments, "weight": weight}
-        if any(trait.models for trait in found.values()):
-            statistics["residual"] = residual
+        for view in sorted({trait.view for trait in found.values()} | {""}):
+            statistics |= {f"moments {view}": through(view, moments)}
+            statistics |= {f"weight {view}": through(view, weight)}
+        statistics |= {"reward": reward, **needs.statistics(self.summed, self.estimators)}
+        for view in sorted({trait.view for trait in found.values() if trait.models}):
+            statistics[f"residual {view}"] = through(view, residual)
         object.__setattr__(self, "traits", found)
-        object.__setattr__(self, "terms", Terms(statistics, policies=len(self.policies)))
+        policies = len(self.policies)
+        object.__setattr__(self, "terms", Terms(statistics, policies=policies, shape=shape))
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The views of the rows that estimators have their weights in, the rows themselves
+        first."""
+        return tuple(sorted({trait.view for trait in self.traits.values()} | {""}))
 
     @property
     def models(self) -> bool:
@@ -54,8 +70,10 @@ class Settings:
         """The interval of an estimator, by name and function."""
         if callable(self.interval):
             return getattr(self.interval, "__name__", "custom"), self.interval
+        if isinstance(self.estimators[name], Tuned) and self.interval is None:
+            return "bootstrap", intervals.INTERVALS["bootstrap"]
         chosen = intervals.method(self.estimators[name], self.traits[name], self.interval)
-        return chosen, intervals.INTERVALS[chosen]
+        return chosen, intervals.function_of(chosen, self.estimators[name])
 
 
 @dataclass(frozen=True)
@@ -70,6 +88,7 @@ class Result:
     ess: Tensor
     findings: tuple[Finding, ...]
     missing: tuple[str, ...]  # a policy: why there is no value, or ""
+    interval: Interval  # the function behind `method`
 
     def verdict(self, policy: int) -> Verdict:
         """The worst finding of a policy decides; no value is not to be used."""
@@ -82,18 +101,27 @@ class Result:
         mine = [f for f in self.findings if f.policy == policy and f.level != "note"]
         mine.sort(key=lambda finding: finding.level != "fail")
         texts = [f"{finding.gate}: {finding.evidence}" for finding in mine]
-        blind = self.lower[policy].isnan() and not self.missing[policy]
-        if blind and self.estimates.reward_range is None and self.method == "likelihood":
-            texts.append("no interval: declare the range of rewards, reward_range=(low, high)")
-        elif blind:
-            texts.append("no interval: fewer than two units")
+        if self.lower[policy].isnan() and not self.missing[policy]:
+            texts.append(f"no interval: {self._blind()}")
         return "; ".join([self.missing[policy]] * bool(self.missing[policy]) + texts)
+
+    def _blind(self) -> str:
+        """Why there is a value and no interval."""
+        if self.method in intervals.RANGED and self.estimates.reward_range is None:
+            return "declare the range of rewards, reward_range=(low, high)"
+        if self.method in intervals.RANGED:
+            return "no value in the range agrees with these weights, which should average 1"
+        if self.estimates.df < 1:
+            return "fewer than two units"
+        return "too few units carry the number"
 
 
 def results(cell: Cell, facts: Facts, settings: Settings) -> Iterator[Result]:
     """Every estimator on one group of rows."""
     assumed = not facts.declared and cell.outside > 0
-    highest = float("inf") if facts.floor is None else 1 / facts.floor
+    floor = facts.floor
+    capped = floor is not None and needs.above_floor(cell.low, floor)
+    highest = 1 / floor if floor is not None and capped else float("inf")
     for name in settings.estimators:
         estimates = BucketEstimates(
             name,
@@ -102,6 +130,7 @@ def results(cell: Cell, facts: Facts, settings: Settings) -> Iterator[Result]:
             settings.seed,
             None if assumed else facts.reward_range,
             (0.0, highest),
+            cell.seq,
         )
         method, interval = settings.bounds(name)
         lower, upper = interval(estimates, settings.alpha)
@@ -112,7 +141,8 @@ def results(cell: Cell, facts: Facts, settings: Settings) -> Iterator[Result]:
         kept = tuple(f for f in found if not (gone[f.policy] and f.gate != "G7"))
         blank = torch.where(torch.tensor(gone), torch.nan, 0.0)
         ess = gates.effective(evidence)[0]
-        yield Result(name, estimates, method, lower + blank, upper + blank, ess, kept, tuple(why))
+        ends = lower + blank, upper + blank
+        yield Result(name, estimates, method, *ends, ess, kept, tuple(why), interval)
 
 
 def _evidence(
@@ -142,9 +172,15 @@ def _why(evidence: Evidence, cell: Cell, policy: int) -> str:
         return "the log has no propensities"
     if "p" not in evidence.traits.fields and "pe" in evidence.traits.fields:
         return "no overlap: the policy is certain of none of the logged items"
-    if evidence.traits.weighs and float(evidence.estimates.stat(weight)[policy]) == 0:
+    if evidence.traits.view in VIEWS.values():
+        return "the policy has no exact probability of these slates"
+    if evidence.traits.weighs and bool(_mean_weight(evidence)[policy] == 0):
         return "no overlap: the policy never chooses a logged item"
     return "not defined on these rows"
+
+
+def _mean_weight(evidence: Evidence) -> Tensor:
+    return evidence.estimates.stat(through(evidence.traits.view, weight))
 
 
 @dataclass(frozen=True)
@@ -156,22 +192,45 @@ class Difference:
     se: float
     lower: float
     upper: float
-    lift: float
+    lift: float  # relative to the base, with limits by the delta method
+    lift_lower: float
+    lift_upper: float
     p: float
 
 
-def differences(result: Result, base: int, alpha: float) -> Iterator[Difference]:
-    """Every other policy against the base, on the same rows: Student intervals and p-values."""
+def differences(result: Result, base: int | None, alpha: float) -> Iterator[Difference]:
+    """Every other policy against the base, on the same rows: Student intervals and p-values.
+
+    Without a base: against the logging policy, whose value is the mean reward. An interval whose
+    level holds for any number of rows keeps it: limits of both policies at alpha / 2 are subtracted
+    (the union bound), and there is no p-value; the logging policy then has no limits.
+    """
     estimates = result.estimates
-    gap, se = estimates.value - estimates.value[base], estimates.se_diff(base)
-    half = intervals.t_quantile(estimates.df, alpha) * se
-    start = float(estimates.value[base])
+    logged = estimates.about(reward)
+    if base is not None or logged is None:
+        origin, se = estimates.value[base or 0], estimates.se_diff(base or 0)
+        rise = estimates.se_lift(origin, estimates.phi[base or 0])
+    else:
+        origin, se = logged.value[0], estimates.se_from(logged)
+        rise = estimates.se_lift(origin, logged.phi[0])
+    gap = estimates.value - origin
+    t = intervals.t_quantile(estimates.df, alpha)
+    lower, upper = gap - t * se, gap + t * se
+    union = result.method in intervals.FINITE
+    if union:
+        ends = result.interval(estimates, alpha / 2)
+        none = torch.full_like(ends[0], torch.nan)
+        first, last = (none, none) if base is None else (ends[0][base], ends[1][base])
+        lower, upper = ends[0] - last, ends[1] - first
+    start = float(origin)
     for k in range(len(gap)):
-        d, s, h = float(gap[k]), float(se[k]), float(half[k])
+        d, s = float(gap[k]), float(se[k])
         if k != base:
             p = 1.0 if d == 0 else 2 * float(stdtr(max(1, estimates.df), -abs(d) / s)) if s else 0.0
-            lift = d / start if start else float("nan")
-            yield Difference(k, d, s, d - h, d + h, lift, p if s == s else float("nan"))
+            lift, wide = (d / start, t * float(rise[k])) if start else (float("nan"),) * 2
+            p, wide = (float("nan"),) * 2 if union or s != s else (p, wide)
+            low, high = float(lower[k]), float(upper[k])
+            yield Difference(k, d, s, low, high, lift, lift - wide, lift + wide, p)
 
 
 def holm(p: list[float]) -> list[float]:

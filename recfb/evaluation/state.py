@@ -26,7 +26,7 @@ class Cell(NamedTuple):
 
     n: int  # rows with a known reward
     sums: Tensor  # (m, P, H) columns of `Terms` by bucket
-    hi: Tensor  # (P,) the largest weight
+    hi: Tensor  # (V, P) the largest weight, by view of the rows
     low: float = float("inf")  # the smallest propensity
     where: str = ""  # and its row
     below: int = 0  # rows with a propensity below 1 / draws
@@ -35,6 +35,7 @@ class Cell(NamedTuple):
     outside: int = 0  # rows of n whose reward lies outside the reward range
     mass: Tensor | None = None  # (P, L, K) target probability by (position, item)
     seen: Tensor | None = None  # (L, K) logged rows by (position, item)
+    seq: Tensor | None = None  # (2, P, k) statistics of a confidence sequence
 
 
 def narrow(sums: Tensor, size: int) -> Tensor:
@@ -74,6 +75,7 @@ def merge(a: Cell, b: Cell) -> Cell:
         outside=a.outside + b.outside,
         mass=_tables(a.mass, b.mass),
         seen=_tables(a.seen, b.seen),
+        seq=None if a.seq is None or b.seq is None else a.seq + b.seq,
     )
 
 
@@ -111,6 +113,9 @@ class Facts:
     model: Literal["none", "cross-fitted", "other log", "same log", "unknown"] = "none"
     described: str = ""
     by: str | None = None
+    unit: str = ""  # the column of clusters; "": rows
+    loggers: int = 1  # strata of logging policies
+    slots: int = 0  # of the longest slate, where slates are evaluated; else 0
 
 
 @dataclass(frozen=True)
@@ -223,7 +228,7 @@ def total(states: Iterable[State], facts: Facts, *, keep: int = 64) -> State:
     return whole
 
 
-_TENSORS = ("sums", "hi", "mass", "seen")
+_TENSORS = ("sums", "hi", "mass", "seen", "seq")
 _SCHEMA: dict[str, Any] = {
     "part": pl.String,
     "group": pl.String,

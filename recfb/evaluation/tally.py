@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,13 +44,14 @@ def tally(
     seed: int,
     groups: Grouping,
     part: str,
+    views: Sequence[str] = ("",),
 ) -> dict[str, Cell]:
     """One Cell for every group of these rows."""
     size, many = min(buckets, 256) if len(groups.labels) > MANY else buckets, len(groups.labels)
     bucket = groups.code(len(rows)) * size + (mix64(unit ^ seed) & (size - 1))  # (n,)
     sums = accumulate(terms, rows, bucket, many * size)
     sums = sums.view(*sums.shape[:2], many, size)  # (m, P, G, H)
-    hi, low, row = _extremes(rows, groups)
+    (low, row), hi = _lowest(rows, groups), _highest(rows, groups, views)  # hi (V, P, G)
     below = groups.count(rows.p < (0.0 if facts.draws is None else 1 / facts.draws))
     unknown, (lo, up) = groups.count(rows.p.isnan()), facts.reward_range
     outside = groups.count((rows.r < lo) | (rows.r > up))
@@ -57,7 +59,7 @@ def tally(
         label: Cell(
             n=int(sums[0, 0, g].sum()),
             sums=sums[:, :, g].contiguous(),
-            hi=hi[:, g],
+            hi=hi[..., g].contiguous(),
             low=low[g],
             where=f"row {row[g]:,} of part {part!r}" if row[g] < len(rows) else "",
             below=below[g],
@@ -68,22 +70,27 @@ def tally(
     }
 
 
-def _extremes(rows: Rows, groups: Grouping) -> tuple[Tensor, list[float], list[int]]:
-    """The largest weights (P, G), and each group's smallest propensity with its row."""
+def _highest(rows: Rows, groups: Grouping, views: Sequence[str]) -> Tensor:
+    """The largest weights of every view of the rows: (V, P, G)."""
+    w = torch.stack([(getattr(rows, view) if view else rows).w for view in views])  # (V, P, n)
+    hi = w.new_full((*w.shape[:2], len(groups.labels)), -torch.inf)
+    return hi.scatter_reduce_(2, groups.code(len(rows)).expand_as(w), w, "amax")
+
+
+def _lowest(rows: Rows, groups: Grouping) -> tuple[list[float], list[int]]:
+    """Each group's smallest propensity with its row."""
     code, many, n = groups.code(len(rows)), len(groups.labels), len(rows)
-    hi = torch.full((len(rows.pe), many), -torch.inf, dtype=torch.float64)
-    hi.scatter_reduce_(1, code.expand(len(rows.pe), -1), rows.w, "amax")
     p = rows.p.nan_to_num(nan=torch.inf)
     low = torch.full((many,), torch.inf, dtype=torch.float64).scatter_reduce_(0, code, p, "amin")
     least = ((p == low[code]) & p.isfinite()).nonzero()[:, 0]
     row = torch.full((many,), n).scatter_reduce_(0, code[least], least, "amin")
-    return hi, low.tolist(), row.tolist()
+    return low.tolist(), row.tolist()
 
 
-def range_faults(rows: Rows, facts: Facts, part: str) -> Faults:
+def range_faults(reward: Tensor, facts: Facts, part: str) -> Faults:
     """Rewards outside the range that the log's owner declared."""
     lo, up = facts.reward_range
-    odd = (rows.r < lo) | (rows.r > up)
+    odd = (reward < lo) | (reward > up)
     if not facts.declared or not bool(odd.any()):
         return {}
     what = f"lie outside the declared range ({lo:g}, {up:g}): correct them, or reward_range="

@@ -2,48 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from recfb.contracts.evaluating import Traits
 from recfb.errors import ConfigError
-from recfb.estimate import UNSHRUNK, Estimator, Mean, Rows, average
-
-FIELDS = ("r", "p", "pe", "v", "q")
-
-
-class _Watched(Rows):
-    """Rows that note which of their fields are read."""
-
-    def __getattribute__(self, name: str) -> object:
-        if name in FIELDS:
-            object.__getattribute__(self, "__dict__").setdefault("read", set()).add(name)
-        return object.__getattribute__(self, name)
-
-
-def _probe(policies: int, rows: int, shift: float = 0.0) -> _Watched:
-    """A few plain rows for every policy; the first is one that a deterministic target picks."""
-    line = torch.linspace(0.1, 0.9, rows, dtype=torch.float64)  # (rows,)
-    pe = line.flip(0).expand(policies, -1).clone()  # (P, rows)
-    pe[:, :1] = 1.0
-    return _Watched(line**2 + shift, 0.5 * line, pe, (1 - line).expand(policies, -1), line)
-
-
-def traits(estimator: Estimator) -> Traits:
-    """What an estimator reads, whether it shifts with the reward, and what it shrinks.
-
-    >>> from recfb.estimate import dr, snips
-    >>> traits(snips).equivariant, traits(dr).equivariant, sorted(traits(snips).fields)
-    (True, False, ['p', 'pe', 'r'])
-    """
-    rows = _probe(1, 4)
-    change = estimator(_probe(1, 4, shift=1.0), average) - estimator(rows, average)
-    fields = frozenset(rows.__dict__.get("read", ()))
-    plain = estimator.func if isinstance(estimator, functools.partial) else estimator
-    return Traits(fields, bool((change - 1).abs().max() < 1e-9), UNSHRUNK.get(plain))
+from recfb.estimate import Estimator, Mean, Rows, Tuned
+from recfb.evaluation.shape import Shape
 
 
 class Terms:
@@ -58,11 +25,13 @@ class Terms:
     (3, {'ips': [1], 'snips': [1, 2]})
     """
 
-    def __init__(self, statistics: Mapping[str, Estimator], *, policies: int) -> None:
+    def __init__(
+        self, statistics: Mapping[str, Estimator], *, policies: int, shape: Shape = Shape()
+    ) -> None:
         self.statistics = dict(statistics)
         self.policies = policies
         self.calls: dict[str, list[int]] = {}
-        self.empty = _probe(policies, 4)[:0]
+        self.empty = replace(shape, policies=policies).probe()[:0]
         seen: list[Tensor] = []
         for name, statistic in self.statistics.items():
             self.calls[name] = []
@@ -74,7 +43,7 @@ class Terms:
                 indices.append(1 + (known[0] if known else len(seen) - 1))
                 return torch.ones(self.policies, dtype=torch.float64)
 
-            self._check(name, statistic(self.empty, mean))
+            self._check(name, recorded(statistic)(self.empty, mean))
         self.size = 1 + len(seen)
 
     def _check(self, name: str, value: Tensor) -> None:
@@ -101,7 +70,7 @@ class Terms:
                     filled += 1
                 return torch.ones(self.policies, dtype=torch.float64)
 
-            statistic(rows, mean)
+            recorded(statistic)(rows, mean)
         return out
 
     def value(self, name: str, sums: Tensor) -> Tensor:
@@ -111,7 +80,18 @@ class Terms:
         def mean(x: Tensor) -> Tensor:
             return sums[..., next(calls), :] / sums[..., 0, :]
 
-        return self.statistics[name](self.empty, mean)
+        statistic = self.statistics[name]
+        found = recorded(statistic)(self.empty, mean)
+        return statistic.choose(found, sums[..., 0, :]) if isinstance(statistic, Tuned) else found
+
+    def strengths(self, name: str, sums: Tensor) -> list[float]:
+        """What a tuned statistic chose for every policy, from sums (m, P); of others nothing."""
+        statistic = self.statistics[name]
+        if not isinstance(statistic, Tuned):
+            return []
+        calls = iter(self.calls[name])
+        columns = statistic.columns(self.empty, lambda x: sums[next(calls)] / sums[0])
+        return [statistic.strengths[k] for k in statistic.choice(columns, sums[0]).tolist()]
 
     def gradient(self, name: str, totals: Tensor) -> tuple[list[int], Tensor]:
         """The columns (m',) a statistic uses, and its derivative by their sums: (m', P)."""
@@ -120,6 +100,11 @@ class Terms:
             sums = totals.detach().clone().requires_grad_()  # (m, P)
             (slope,) = torch.autograd.grad(self.value(name, sums).sum(), sums)
         return used, slope[used]
+
+
+def recorded(statistic: Estimator) -> Estimator:
+    """What a pass runs for a statistic: of a tuned one, the columns of its whole grid."""
+    return statistic.columns if isinstance(statistic, Tuned) else statistic
 
 
 def moments(t: Rows, mean: Mean) -> Tensor:
@@ -132,6 +117,11 @@ def moments(t: Rows, mean: Mean) -> Tensor:
 def weight(t: Rows, mean: Mean) -> Tensor:
     """The mean weight: 1 where the propensities are right and the target is supported."""
     return mean(t.w)
+
+
+def reward(t: Rows, mean: Mean) -> Tensor:
+    """The mean reward: what the logging policy earned."""
+    return mean(t.r)
 
 
 def residual(t: Rows, mean: Mean) -> Tensor:

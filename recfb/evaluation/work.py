@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Protocol, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from torch import Tensor
 
-from recfb.contracts import Block, Estimator
+from recfb.contracts import Block, Estimator, Policy
 from recfb.data.door import Problems
 from recfb.errors import ConfigError, nearest
-from recfb.estimate import ESTIMATORS
+from recfb.estimate import ESTIMATORS, GRIDS, LOGGERS, Tuned
 from recfb.evaluation.cells import cell_counts
-from recfb.evaluation.state import Faults
+from recfb.evaluation.shape import plain
+from recfb.evaluation.slates import SLATES
+from recfb.evaluation.state import Facts, Faults
+
+if TYPE_CHECKING:
+    from recfb.data import Log
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -26,7 +33,12 @@ class Part(Protocol):
     def name(self) -> str: ...
 
     def record(
-        self, problems: Problems, unit: str | None = None, by: str | None = None
+        self,
+        problems: Problems,
+        unit: str | None = None,
+        by: str | None = None,
+        *,
+        mu: bool = False,
     ) -> Block: ...
 
 
@@ -37,15 +49,48 @@ def functions_of(estimators: Sequence[str] | Mapping[str, Estimator]) -> dict[st
     ['snips']
     """
     if isinstance(estimators, Mapping):
-        return dict(estimators)
-    names = [estimators] if isinstance(estimators, str) else list(estimators)
-    for name in names:
-        if name not in ESTIMATORS:
-            raise ConfigError(
-                f"estimator {name!r} is none of {list(ESTIMATORS)}.{nearest(name, ESTIMATORS)} "
-                'Your own: estimators={"name": function}.'
-            )
-    return {name: ESTIMATORS[name] for name in names}
+        functions = dict(estimators)
+    else:
+        names = [estimators] if isinstance(estimators, str) else list(estimators)
+        functions = {name: named(name) for name in names}
+    slates = [name for name, f in functions.items() if plain(f) in SLATES.values()]
+    if 0 < len(slates) < len(functions):
+        rest = [name for name in functions if name not in slates]
+        raise ConfigError(
+            f"{slates} value whole slates and {rest} rows of single items, so their values do not "
+            "compare. Evaluate twice."
+        )
+    return functions
+
+
+def named(name: str) -> Estimator:
+    """An estimator by name; NAME:slope and NAME:mse choose its shrinkage.
+
+    >>> named("dros:mse").by
+    'mse'
+    """
+    known = {**ESTIMATORS, **LOGGERS, **SLATES}
+    first, _, by = name.partition(":")
+    if first not in known:
+        raise ConfigError(
+            f"estimator {name!r} is none of {list(known)}.{nearest(name, known)} "
+            'Your own: estimators={"name": function}.'
+        )
+    function: Estimator = known[first]  # type: ignore[assignment]  # slates are given SlateRows
+    if not by:
+        return function
+    tunable = [key for key, f in ESTIMATORS.items() if f in GRIDS]
+    if by not in ("slope", "mse") or first not in tunable:
+        raise ConfigError(
+            f"estimator {name!r}: the shrinkage of {tunable} is chosen by slope or by mse, as in "
+            f'"{nearest_of(first, tunable)}:slope".'
+        )
+    return Tuned(function, by="mse" if by == "mse" else "slope")
+
+
+def nearest_of(name: str, known: Sequence[str]) -> str:
+    """The name itself where it is known, else the first known one."""
+    return name if name in known else known[0]
 
 
 def count_part(
@@ -67,3 +112,34 @@ def door_faults(problems: Problems) -> Faults:
         ("log", column, f"{what}. {fix}"): (count, f"row {first:,}")
         for (column, what), (count, first, fix) in problems.found.items()
     }
+
+
+def facts_of(
+    log: Log,
+    plan: Facts,
+    reward_range: tuple[float, float] | None,
+    *,
+    unit: str | None,
+) -> Facts:
+    """What the plan says, with what the log declares."""
+    declared = reward_range or log.meta.reward_range
+    low, high = declared or (0.0, 1.0)
+    units = (name for name in (unit, "unit", "user", "slate") if name in log.columns)
+    return replace(
+        plan,
+        reward_range=(float(low), float(high)),
+        declared=declared is not None,
+        source=log.meta.propensity,
+        draws=log.meta.draws,
+        floor=log.meta.floor,
+        unit=next(units, ""),
+    )
+
+
+def digest(policies: Mapping[str, Policy], *words: object) -> str:
+    """A name for a plan: equal words, equal names."""
+    described = {
+        name: repr(policy) if isinstance(policy, Policy) else type(policy).__name__
+        for name, policy in policies.items()
+    }
+    return hashlib.blake2b(repr((described, *words)).encode(), digest_size=8).hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from recfb.estimate import Estimator, Rows, average
+from recfb.evaluation.shape import Shape
 from recfb.evaluation.terms import Terms
 from recfb.random import stream
 
@@ -31,9 +32,20 @@ def check_estimator(estimator: Estimator) -> None:
 
     pe = uniform(policies, n)
     pe[:, ::5] = 1.0  # rows that a deterministic policy picks
-    rows = Rows(uniform(n).round(), 0.1 + 0.9 * uniform(n), pe, uniform(policies, n), uniform(n))
+    own = torch.arange(n) % 3 == torch.arange(3)[:, None]  # (3, n)
+    rows = Rows(
+        uniform(n).round(),
+        0.1 + 0.9 * uniform(n),
+        pe,
+        uniform(policies, n),
+        uniform(n),
+        vm=uniform(policies, n),
+        qm=uniform(policies, n),
+        pbar=0.1 + 0.9 * uniform(n),
+        logger=own.to(torch.float64),
+    )
     whole = estimator(rows, average)
-    terms = Terms({"it": estimator}, policies=policies)
+    terms = Terms({"it": estimator}, policies=policies, shape=Shape(loggers=3))
     for size in (n, 37, 1):
         blocks = [rows[k : k + size] for k in range(0, n, size)]
         sums = torch.stack([terms.columns(block).sum(-1) for block in blocks]).sum(0)  # (m, P)

@@ -80,6 +80,18 @@ def compact(path: Path) -> None:
     print(f"report: se, intervals, 1,000 bootstraps, gates   {finish:6.3f} CPU s")
     more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(f"peak memory above the start                      {more:6.0f} MiB")
+    sequences(path)
+
+
+def sequences(path: Path) -> None:
+    def plan(kind: str | None) -> Evaluation:
+        options = {"estimators": ["ips"], "reward_range": (0, 1), "interval": kind}
+        return Evaluation({"target": Uniform()}, **options)
+
+    plain = cpu(lambda: states(plan(None), path))
+    for kind in ("gamma_exponential", "betting"):
+        more = cpu(lambda kind=kind: states(plan(kind), path), 1) - plain
+        print(f"{kind:17} of 1e6 rows, above the pass      {more:6.3f} CPU s")
 
 
 def beside_obp() -> None:

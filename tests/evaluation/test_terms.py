@@ -11,7 +11,8 @@ from torch import Tensor
 from recfb import ConfigError, estimate
 from recfb.estimate import ESTIMATORS, Mean, Rows, average
 from recfb.evaluation.estimates import BucketEstimates, poisson_counts, poisson_table
-from recfb.evaluation.terms import Terms, accumulate, moments, residual, traits, weight
+from recfb.evaluation.shape import traits
+from recfb.evaluation.terms import Terms, accumulate, moments, residual, weight
 from recfb.random import mix64
 
 F = torch.float64
@@ -24,7 +25,7 @@ def rows_of(n: int, policies: int = 2, seed: int = 0) -> Rows:
     pe[:, ::5] = 1.0
     r = (torch.rand(n, generator=g, dtype=F) < 0.3).to(F)
     v, q = (torch.rand(policies, n, generator=g, dtype=F), torch.rand(n, generator=g, dtype=F))
-    return Rows(r, p, pe, v, q)
+    return Rows(r, p, pe, v, q, 0.7 * v, 0.8 * q.expand(policies, -1))
 
 
 def sums_of(terms: Terms, rows: Rows, buckets: int = 4096, seed: int = 0) -> Tensor:
