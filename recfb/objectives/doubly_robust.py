@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from recfb.contracts import Batch, Exposure, Pairing, Score, Scorer, Step
-from recfb.estimate import Mean, Rows, dr
-from recfb.objectives.ips import IPS, Loss, each, observed
+from recfb.estimate import Mean, Rows, dr, each
+from recfb.objectives.ips import IPS, Loss, observed
 
 
 def misfit(t: Rows, mean: Mean) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recfb.contracts import Batch, Exposure, Objective, Pairing, Score, Step
 from recfb.errors import ConfigError
-from recfb.estimate import Mean, Rows, average, ips, snips
+from recfb.estimate import Mean, Rows, average, each, ips, snips
 from recfb.objectives.bce import bce
 from recfb.objectives.mse import mse
 
@@ -56,15 +56,6 @@ def observed(
     p = torch.where(seen, exposure.detach().clamp(min=clip), 1.0)
     q = None if imputed is None else error(score, imputed, loss)
     return Rows(r, p, seen.to(r.dtype), v=q, q=q)
-
-
-def each(x: Tensor) -> Tensor:
-    """Every row by itself, as `mean`: an estimator linear in `mean` then gives a value a row.
-
-    >>> ips(Rows(torch.ones(2), torch.full((2,), 0.5), torch.ones(2)), each).tolist()
-    [2.0, 2.0]
-    """
-    return x
 
 
 def weighed(weight: Tensor | None) -> Mean:

@@ -31,10 +31,11 @@ from torch import Tensor
 from recfb import ConfigError, Log, Recommender, estimate, fit
 from recfb.config import build
 from recfb.contracts import Batch, Objective, Sampler, Step, describe
+from recfb.estimate import each
 from recfb.exposures import Popularity
 from recfb.objectives import DR, IPS, MRDR, MSE, SNIPS
 from recfb.objectives.doubly_robust import misfit, variance
-from recfb.objectives.ips import Loss, each, error, observed
+from recfb.objectives.ips import Loss, error, observed
 from recfb.optim import Adam
 from recfb.random import stream
 from recfb.samplers import AllPairs, Logged
