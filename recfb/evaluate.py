@@ -18,6 +18,7 @@ from recfb.errors import ConfigError, OverlapWarning
 from recfb.estimate import Rows
 from recfb.evaluation.binding import ready
 from recfb.evaluation.collect import pilot_of, with_sequence
+from recfb.evaluation.crossfit import Learner, solved
 from recfb.evaluation.needs import check_asked, check_interval, collected
 from recfb.evaluation.prepare import Inputs, Prepared, pseudo_inverses, shape_of, slates_missing
 from recfb.evaluation.reduction import known_rows, reduce
@@ -49,8 +50,8 @@ class Evaluation:
     Args:
         policies: name -> policy. What is not bound is bound to the log's sizes, without its rows.
         estimators: names of `recfb.estimate.ESTIMATORS`, or name -> function (rows, mean).
-        reward_model: what dm and dr predict rewards with, fitted on another log; None: cross-fitted
-            cell means by (position, item).
+        reward_model: what dm and dr predict rewards with: an `evaluation.CrossFit`, or what was
+            fitted on another log; None: cross-fitted cell means by (position, item).
         loggers: the policies that logged, by their number in the column `logger`: what balanced
             forms mix; None: the column `mu` is that mixture.
         interval: of its reports, by name; a sequence must be named here, to be summed in the pass.
@@ -129,9 +130,8 @@ class Evaluation:
             name: ready(policy, log, f"loggers[{name}]", self.seed)
             for name, policy in self.loggers.items()
         }
-        inputs = Inputs(
-            self.functions, plan.policies, self.reward_model, loggers, self.unit, self.seed
-        )
+        given = self.reward_model, loggers, self.unit, self.seed, train
+        inputs = Inputs(self.functions, plan.policies, *given)
         plan.n_items, plan.prepared = log.n_items, inputs.prepare(log, executor)
         facts = plan.prepared.facts(Facts(plan._digest(), by=self.by))
         plan.facts = facts_of(log, facts, self.reward_range, unit=self.unit)
@@ -251,6 +251,15 @@ class Evaluation:
         return finish(state, settings, base)
 
 
+def train(log: Log, model: Model | Learner, seed: int) -> Model | Learner:
+    """A model of a CrossFit fitted to the rows of the other folds: by itself, else by `fit`."""
+    if hasattr(model, "solve"):
+        return solved(log, model, seed)
+    from recfb.fit import fit  # heavy, and for recommenders only
+
+    return fit(log, model, seed=seed, enable_progress_bar=False)  # type: ignore[type-var]
+
+
 def evaluate(
     log: Log,
     policies: Mapping[str, Policy],
@@ -280,7 +289,8 @@ def evaluate(
         estimators: names of `recfb.estimate.ESTIMATORS`; of its `LOGGERS` for logs of several
             loggers, or of `recfb.evaluation.SLATES` for whole slates; "dros:slope" and "dros:mse"
             choose the shrinkage; or name -> function.
-        reward_model: for dm and dr, fitted on another log; None: cross-fitted cell means.
+        reward_model: for dm and dr: `evaluation.CrossFit(model)`, which is fitted to this log, each
+            row by the others; a model fitted on another log; None: cross-fitted cell means.
         loggers: the policies that logged, by number, for balanced forms; None: `mu` is their
             mixture.
         interval: a name of `recfb.evaluation.INTERVALS` (docs/guide.md says which for what), or a

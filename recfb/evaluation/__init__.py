@@ -1,6 +1,7 @@
 """The one-pass engine behind `evaluate`: rows to sums, sums to values, intervals and verdicts."""
 
 from recfb.evaluation.cells import CellMeans
+from recfb.evaluation.crossfit import CrossFit
 from recfb.evaluation.gates import GATES
 from recfb.evaluation.intervals import (
     INTERVALS,
@@ -22,6 +23,7 @@ __all__ = [
     "SLATES",
     "Cell",
     "CellMeans",
+    "CrossFit",
     "Report",
     "SlateRows",
     "State",

@@ -150,7 +150,7 @@ def g8_cross_fit(evidence: Evidence) -> Iterator[Finding]:
         if same
         else "the reward model does not say on which log it was fitted"
     )
-    advice = "fit it on another log, or leave reward_model=None for cross-fitted cell means"
+    advice = "fit it on another log, or give it unfitted: reward_model=evaluation.CrossFit(model)"
     for policy in range(len(evidence.estimates.value)):
         yield Finding("G8", policy, "fail" if same else "warn", text, advice)
 

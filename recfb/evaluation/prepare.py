@@ -14,10 +14,11 @@ from torch import Tensor
 
 from recfb.contracts import Block, Estimator, Model, Policy
 from recfb.data.door import Problems
-from recfb.errors import LogError
+from recfb.errors import LogError, UnboundError
 from recfb.estimate import Rows
-from recfb.evaluation.binding import check_vocabulary, origin
+from recfb.evaluation.binding import bound, check_vocabulary, origin
 from recfb.evaluation.cells import CellMeans
+from recfb.evaluation.crossfit import CrossFit, Train, column_of, cross_fitted, solved
 from recfb.evaluation.loggers import Counts, Loggers, check_mixture, logger_counts
 from recfb.evaluation.mrdr import CellMRDR, Normal, equations
 from recfb.evaluation.reduction import Fixed, RewardModel
@@ -116,6 +117,7 @@ class Inputs:
     loggers: Mapping[int, Policy] | None  # bound
     unit: str | None
     seed: int
+    train: Train = solved  # how the models of a CrossFit are fitted
 
     def prepare(self, log: Log, executor: Executor | None) -> Prepared:
         """One pass over the log for each thing that its estimators need to know."""
@@ -137,6 +139,14 @@ class Inputs:
     def _model(self, found: Prepared, log: Log, executor: Executor | None) -> Prepared:
         if self.reward_model is not None:
             check_vocabulary(self.reward_model, log, "reward_model")
+            if isinstance(self.reward_model, CrossFit):
+                return self._cross_fitted(found, self.reward_model, log)
+            if hasattr(self.reward_model, "solve") and not bound(self.reward_model):
+                kind = type(self.reward_model).__name__
+                raise UnboundError(
+                    f"reward_model is a {kind} that was never fitted. Let evaluate fit it, each "
+                    "row by the others: reward_model=evaluation.CrossFit(model)."
+                )
             model, source = Fixed(self.reward_model), origin(self.reward_model, log)
             return replace(found, predictor=model, described=repr(self.reward_model), source=source)
         means = CellMeans(seed=self.seed)
@@ -146,6 +156,14 @@ class Inputs:
         fitted = means.fit(ordered(count, log.parts(), executor)) if len(log) else None
         about = f"cross-fitted {means!r}"
         return replace(found, predictor=fitted, described=about, source="cross-fitted")
+
+    def _cross_fitted(self, found: Prepared, model: CrossFit, log: Log) -> Prepared:
+        """Folds by unit; of a log of another name, rows without units cannot be told apart."""
+        fitted = cross_fitted(model, log, self.train, self.unit)
+        source: Origin = "cross-fitted"
+        if fitted.fitted_on != log.name:
+            source = "other log" if column_of(self.unit, log.columns) else "unknown"
+        return replace(found, predictor=fitted, described=fitted.words, source=source)
 
     def _loggers(self, log: Log, executor: Executor | None, mixes: bool) -> Loggers:
         log.require("logger")

@@ -21,6 +21,7 @@ from recfb.data import Log, Meta
 from recfb.data.door import Problems
 from recfb.errors import LogError
 from recfb.evaluation.cells import CellMeans, cell_counts
+from recfb.evaluation.crossfit import CrossFit, cross_fitted, solved
 from recfb.evaluation.reduction import BLOCK, Fixed, RewardModel
 
 Feedback = dict[str, Any]
@@ -194,7 +195,8 @@ def predicted(log: Log, model: Model | None = None, *, seed: int = 0) -> Array:
 
     Args:
         log: with known rewards.
-        model: bound and fitted; None: the cross-fitted cell means that `recfb.evaluate` uses.
+        model: bound and fitted, or an `evaluation.CrossFit`; None: the cross-fitted cell means that
+            `recfb.evaluate` uses.
         seed: of the folds, as in `recfb.evaluate`.
     """
     chosen: RewardModel
@@ -205,6 +207,8 @@ def predicted(log: Log, model: Model | None = None, *, seed: int = 0) -> Array:
             for block, _ in _whole(log)
         )
         chosen = means.fit(count)
+    elif isinstance(model, CrossFit):
+        chosen = cross_fitted(model, log, solved, None)
     else:
         chosen = Fixed(model)
     return _dense(log, chosen.predict)
