@@ -127,6 +127,8 @@ class Evidence:
     below: int  # rows whose propensity is below 1 / draws
     lowest: str  # the smallest propensity and its row
     model: Literal["none", "cross-fitted", "other log", "same log", "unknown"]
+    largest: Tensor  # (P, T) the largest weights, largest first, -inf where there are fewer
+    missing: float  # the share of rows without a known reward
 
 
 Gate = Callable[[Evidence], Iterable[Finding]]

@@ -15,6 +15,7 @@ from recfb.contracts import Evidence, Finding, Gate, Verdict
 from recfb.contracts.evaluating import Level
 from recfb.evaluation.intervals import RANGED
 from recfb.evaluation.shape import through
+from recfb.evaluation.tail import tail_index
 from recfb.evaluation.terms import moments, residual, weight
 
 LIKELIHOOD = "read the likelihood interval of ips or snips: interval='likelihood'"
@@ -60,6 +61,23 @@ def g1_ess(evidence: Evidence) -> Iterator[Finding]:
             "effective sample size {:.3g}",
             "collect more rows, or evaluate a policy closer to the logging policy",
         )
+
+
+def g2_tail(evidence: Evidence) -> Iterator[Finding]:
+    """G2, a heavy tail of weights, by the Pareto shape of the largest: for ips above .6 fails, for
+    snips above .7 warns and above .9 fails. Shrunk forms cut the tail themselves."""
+    traits = evidence.traits
+    if not traits.weighs_only or traits.unshrunk is not None:
+        return
+    shape = [tail_index(largest, evidence.estimates.n) for largest in evidence.largest]
+    limits = (0.7, 0.9) if traits.equivariant else (0.6, 0.6)
+    yield from _above(
+        "G2",
+        torch.tensor(shape, dtype=torch.float64),
+        limits,
+        "the largest weights grow like a Pareto tail of shape {:.2f}",
+        "use dr or a shrunk form, or evaluate a policy closer to the logging policy",
+    )
 
 
 def g3_contribution(evidence: Evidence) -> Iterator[Finding]:
@@ -192,6 +210,15 @@ def g14_shrinkage(evidence: Evidence) -> Iterator[Finding]:
     )
 
 
+def g12_missing(evidence: Evidence) -> Iterator[Finding]:
+    """G12, rewards that are not known: more than 1 % of the rows warns."""
+    if evidence.missing > 0.01:
+        text = f"{evidence.missing:.1%} of the rows have no known reward"
+        for policy in range(len(evidence.estimates.value)):
+            advice = "see that it is not the item, or time, that decides which"
+            yield Finding("G12", policy, "warn", text, advice)
+
+
 def dm_is_a_model(evidence: Evidence) -> Iterator[Finding]:
     """DM is at best usable with care: its standard error leaves out the error of the model."""
     if evidence.traits.models and not evidence.traits.weighs:
@@ -202,12 +229,14 @@ def dm_is_a_model(evidence: Evidence) -> Iterator[Finding]:
 
 GATES: tuple[Gate, ...] = (
     g1_ess,
+    g2_tail,
     g3_contribution,
     g4_mean_weight,
     g5_support,
     g7_source,
     g8_cross_fit,
     g10_residual,
+    g12_missing,
     g14_shrinkage,
     dm_is_a_model,
 )

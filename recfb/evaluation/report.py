@@ -159,7 +159,7 @@ def finish(state: State, settings: Settings, base: str | None) -> Report:
 def _empty(settings: Settings) -> Cell:
     policies = len(settings.policies)
     sums = settings.terms.columns(settings.terms.empty).new_zeros(settings.terms.size, policies, 1)
-    return Cell(0, sums, sums.new_full((len(settings.views), policies), -float("inf")))
+    return Cell(0, sums, sums.new_full((len(settings.views), policies, 1), -float("inf")))
 
 
 Found = Sequence[tuple[str, Result]]

@@ -134,7 +134,8 @@ def results(cell: Cell, facts: Facts, settings: Settings) -> Iterator[Result]:
         )
         method, interval = settings.bounds(name)
         lower, upper = interval(estimates, settings.alpha)
-        evidence = _evidence(estimates, settings.traits[name], method, cell, facts)
+        largest = cell.top[settings.views.index(settings.traits[name].view)]  # (P, T)
+        evidence = _evidence(estimates, settings.traits[name], method, cell, facts, largest)
         found = [finding for gate in gates.GATES for finding in gate(evidence)] if cell.n else []
         why = [_why(evidence, cell, k) for k in range(len(settings.policies))]
         gone = [bool(why[k]) for k in range(len(why))]
@@ -146,7 +147,12 @@ def results(cell: Cell, facts: Facts, settings: Settings) -> Iterator[Result]:
 
 
 def _evidence(
-    estimates: BucketEstimates, trait: Traits, method: str, cell: Cell, facts: Facts
+    estimates: BucketEstimates,
+    trait: Traits,
+    method: str,
+    cell: Cell,
+    facts: Facts,
+    largest: Tensor,
 ) -> Evidence:
     return Evidence(
         estimates=estimates,
@@ -159,6 +165,8 @@ def _evidence(
         below=cell.below,
         lowest=f"the smallest is {cell.low:.3g} at {cell.where}",
         model=facts.model,
+        largest=largest,
+        missing=cell.missing / max(1, cell.n + cell.missing),
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from recfb.data.product import atomic_folder, verify
 from recfb.errors import ConfigError, LogError, RecfbError, SupportError
+from recfb.evaluation import tail
 
 Faults = dict[tuple[str, str, str], tuple[int, str]]
 """("policy" or "log", who, what is wrong and what to type) -> rows, the first of them."""
@@ -26,7 +27,7 @@ class Cell(NamedTuple):
 
     n: int  # rows with a known reward
     sums: Tensor  # (m, P, H) columns of `Terms` by bucket
-    hi: Tensor  # (V, P) the largest weight, by view of the rows
+    top: Tensor  # (V, P, T) the largest weights, largest first, by view of the rows
     low: float = float("inf")  # the smallest propensity
     where: str = ""  # and its row
     below: int = 0  # rows with a propensity below 1 / draws
@@ -36,6 +37,11 @@ class Cell(NamedTuple):
     mass: Tensor | None = None  # (P, L, K) target probability by (position, item)
     seen: Tensor | None = None  # (L, K) logged rows by (position, item)
     seq: Tensor | None = None  # (2, P, k) statistics of a confidence sequence
+
+    @property
+    def hi(self) -> Tensor:
+        """(V, P) the largest weight."""
+        return self.top[..., 0]
 
 
 def narrow(sums: Tensor, size: int) -> Tensor:
@@ -66,7 +72,7 @@ def merge(a: Cell, b: Cell) -> Cell:
     return Cell(
         n=a.n + b.n,
         sums=narrow(a.sums, size) + narrow(b.sums, size),
-        hi=torch.maximum(a.hi, b.hi),
+        top=tail.merge(a.top, b.top),
         low=low,
         where=where,
         below=a.below + b.below,
@@ -228,7 +234,7 @@ def total(states: Iterable[State], facts: Facts, *, keep: int = 64) -> State:
     return whole
 
 
-_TENSORS = ("sums", "hi", "mass", "seen", "seq")
+_TENSORS = ("sums", "top", "mass", "seen", "seq")
 _SCHEMA: dict[str, Any] = {
     "part": pl.String,
     "group": pl.String,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recfb.estimate import Rows
 from recfb.evaluation.state import Cell, Facts, Faults
+from recfb.evaluation.tail import TOP
 from recfb.evaluation.terms import Terms, accumulate
 from recfb.random import mix64
 
@@ -51,7 +52,7 @@ def tally(
     bucket = groups.code(len(rows)) * size + (mix64(unit ^ seed) & (size - 1))  # (n,)
     sums = accumulate(terms, rows, bucket, many * size)
     sums = sums.view(*sums.shape[:2], many, size)  # (m, P, G, H)
-    (low, row), hi = _lowest(rows, groups), _highest(rows, groups, views)  # hi (V, P, G)
+    (low, row), top = _lowest(rows, groups), _largest(rows, groups, views)
     below = groups.count(rows.p < (0.0 if facts.draws is None else 1 / facts.draws))
     unknown, (lo, up) = groups.count(rows.p.isnan()), facts.reward_range
     outside = groups.count((rows.r < lo) | (rows.r > up))
@@ -59,7 +60,7 @@ def tally(
         label: Cell(
             n=int(sums[0, 0, g].sum()),
             sums=sums[:, :, g].contiguous(),
-            hi=hi[..., g].contiguous(),
+            top=top[g],
             low=low[g],
             where=f"row {row[g]:,} of part {part!r}" if row[g] < len(rows) else "",
             below=below[g],
@@ -70,11 +71,19 @@ def tally(
     }
 
 
-def _highest(rows: Rows, groups: Grouping, views: Sequence[str]) -> Tensor:
-    """The largest weights of every view of the rows: (V, P, G)."""
+def _largest(rows: Rows, groups: Grouping, views: Sequence[str]) -> list[Tensor]:
+    """The largest weights of every view of the rows, a tensor (V, P, T) a group."""
     w = torch.stack([(getattr(rows, view) if view else rows).w for view in views])  # (V, P, n)
-    hi = w.new_full((*w.shape[:2], len(groups.labels)), -torch.inf)
-    return hi.scatter_reduce_(2, groups.code(len(rows)).expand_as(w), w, "amax")
+    if len(groups.labels) == 1:
+        return [_best(w)]
+    code = groups.code(len(rows))
+    return [_best(w[..., code == g]) for g in range(len(groups.labels))]
+
+
+def _best(w: Tensor) -> Tensor:
+    """(V, P, n) -> (V, P, T), largest first; -inf where there are fewer, and where w is NaN."""
+    best = w.nan_to_num(nan=-torch.inf).topk(min(TOP, w.shape[-1]), dim=-1).values
+    return torch.nn.functional.pad(best, (0, TOP - best.shape[-1]), value=-torch.inf)
 
 
 def _lowest(rows: Rows, groups: Grouping) -> tuple[list[float], list[int]]:

@@ -33,7 +33,7 @@ def bits(state: State) -> list[torch.Tensor]:
     return [
         x
         for cell in state.groups().values()
-        for x in (cell.sums, cell.hi, cell.mass, cell.seen)
+        for x in (cell.sums, cell.top, cell.mass, cell.seen)
         if x is not None
     ]
 
