@@ -154,7 +154,7 @@ def _cast(column: pl.Series, problems: Problems, offset: int) -> pl.Series:
     if name in ("slate", "unit") and column.dtype == pl.String:
         return column.hash().reinterpret(signed=True)
     number = column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)
-    if not column.dtype.is_nested() and not number:
+    if not number and not (column.dtype.is_nested() and dtype.is_nested()):
         what = f"hold {column.dtype}, not numbers" + (
             f", for example {_example(column)!r}" if column.dtype == pl.String else ""
         )

@@ -39,10 +39,6 @@ class History:
         """The history that a log holds."""
         return cls(log.vocabulary, copy.copy(log.clicks))
 
-    def unseen(self, user: Tensor) -> Tensor:
-        """Which items each user has not clicked: (B,) dense ids -> (B, n_items) bool."""
-        return self.seen.mask(user, inside=False)
-
 
 @dataclass(frozen=True)
 class Validation:

@@ -258,6 +258,13 @@ def test_any_frame_is_a_legal_log_or_a_log_error(frame: pl.DataFrame) -> None:
         assert finite.is_finite().all()
 
 
+@pytest.mark.parametrize("value", [{"a": None}, {"a": 1.0}, [1.0]])
+def test_a_reward_is_a_number_and_nothing_with_parts(value: object) -> None:
+    frame = pl.DataFrame({"item": [0, 1], "reward": [value, value]})
+    with pytest.raises(LogError, match=r"reward: 2 rows hold (Struct|List)\(.*\), not numbers"):
+        Log.of(frame)
+
+
 def test_write_and_read_give_the_same_log(small_log: Log, tmp_path: Path) -> None:
     small_log.write(tmp_path / "log")
     for again in (Log.read(tmp_path / "log"), Log.scan(tmp_path / "log")):
