@@ -164,6 +164,25 @@ def test_an_interrupted_fit_goes_on(
     assert "there is nothing to resume" in capsys.readouterr().err
 
 
+def test_resume_is_refused_where_it_would_do_nothing(
+    clicks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit = ["fit", str(clicks), *COLUMNS]
+    assert main([*fit, *BPR, "--resume"]) == 1
+    assert "--resume goes on with a fit that has a --name" in capsys.readouterr().err
+    assert main([*fit, "--model", "Popularity", "--name", "p", "--resume"]) == 1
+    assert "Popularity is solved in one go" in capsys.readouterr().err
+    assert not Path("runs/p").exists()
+
+
+def test_a_solver_leaves_the_checkpoints_of_an_interrupted_fit(clicks: Path) -> None:
+    last = Path("runs/p.checkpoints/last.ckpt")
+    last.parent.mkdir(parents=True)
+    last.touch()
+    assert main(["fit", str(clicks), *COLUMNS, "--model", "Popularity", "--name", "p"]) == 0
+    assert last.exists()
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -32,6 +32,8 @@ def main(argv: Sequence[str]) -> int:
     train, valid = (log, None) if cfg.valid is None else log.split_by_time(1 - cfg.valid)
     say(f"{log}\n{model}")
     options = _options(cfg, parser.get_defaults())
+    if cfg.resume:
+        _check_resume(model, cfg.name)
     kept = None if cfg.name is None else Path("runs") / f"{cfg.name}.checkpoints"
     with run_folder(cfg.name, "fit", {**plain(cfg), "model": describe(model)}) as folder:
         if isinstance(model, Recommender):
@@ -46,9 +48,19 @@ def main(argv: Sequence[str]) -> int:
             save(model, folder / "model")
     if kept is None:
         say("fitted, and not kept: give it a --name to write runs/NAME")
-    elif kept.exists():
+    elif isinstance(model, Recommender) and kept.exists():
         shutil.rmtree(kept)
     return 0
+
+
+def _check_resume(model: Fitted, name: str | None) -> None:
+    if name is None:
+        raise ConfigError("--resume goes on with a fit that has a --name: runs/NAME.checkpoints.")
+    if not isinstance(model, Recommender):
+        raise ConfigError(
+            f"{type(model).__name__} is solved in one go, so there is nothing to resume. Leave "
+            "--resume out."
+        )
 
 
 def _resumable(options: dict[str, Any], folder: Path, kept: Path, resume: bool) -> dict[str, Any]:

@@ -176,7 +176,7 @@ class Scorer(Component):
         for start in range(0, len(context), rows):
             block = context[start : start + rows]
             if context.candidates is not None:
-                scores, hide = self.scores(block), None
+                scores = self.scores(block)
             else:
                 out = None if buffer is None or len(buffer) != len(block) else buffer
                 scores = self.all(block.user, out=out)
@@ -193,9 +193,13 @@ def _masked(scores: Tensor, block: Context, hide: Pairs | None, own: Tensor | No
     never = scores.new_tensor(-torch.inf)
     if block.available is not None:
         scores = own = torch.where(block.available, scores, never, out=own)
-    if hide is not None:
-        scores = scores.clone() if own is None else own
-        scores.view(-1).index_fill_(0, hide.places(block.user), -torch.inf)
+    if hide is None:
+        return scores
+    if block.candidates is not None:
+        key = block.user[:, None] * hide.n_items + block.candidates  # (B, C)
+        return scores.masked_fill(hide.has(key), -torch.inf)
+    scores = scores.clone(memory_format=torch.contiguous_format) if own is None else own
+    scores.view(-1).index_fill_(0, hide.places(block.user), -torch.inf)
     return scores
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
-from recfb.contracts import Batch
-from recfb.data import Log
+from recfb.contracts import Batch, Context
+from recfb.data import Log, Pairs
 from recfb.errors import UnboundError
 from recfb.random import stream
 from recfb.scorers import MF
@@ -94,3 +95,25 @@ def test_binding_again_keeps_what_was_learned() -> None:
     mf.bind(Log.empty(5, 9))
     assert torch.equal(mf.user[:4], before)
     assert mf.user[4].abs().sum() == 0 and mf.item.shape == (9, 3)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_hidden_items_are_not_picked_among_all_or_among_candidates(dense: bool) -> None:
+    """Also where scores are laid out by columns, and beside a mask of what is available."""
+
+    class ByColumn(MF):
+        def all(self, user: Tensor, out: Tensor | None = None) -> Tensor:
+            return super().all(user).T.contiguous().T
+
+    hide = Pairs(torch.tensor([0, 0, 2]), torch.tensor([1, 4, 0]), n_users=3, n_items=6)
+    user = torch.tensor([2, 0])
+    available = torch.ones(2, 6, dtype=torch.bool) if dense else None
+    candidates = torch.tensor([[0, 3, 5], [4, 1, 2]])
+    for model in (MF(dim=4), ByColumn(dim=4)):
+        model.bind(Log.empty(3, 6))
+        model.reset(stream(0))
+        pick = model.top(Context(user, available=available), 4, hide=hide)
+        assert not bool(hide.has(user[:, None] * 6 + pick).any())
+        among = Context(user, candidates=candidates)
+        pick = model.top(among, 1, hide=hide)
+        assert pick[1].item() == 2 and pick[0].item() in (3, 5)
