@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from recfb.data.log import Log
 
 
+LOGGED = ("propensity", "time", "position")
+"""Columns of a click's first row that exposures may read."""
+
+
 class Carried(nn.Module):
     """Columns of the first row of each pair that was clicked or shown.
 

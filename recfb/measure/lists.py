@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from recfb.contracts import Context, Model
 from recfb.data import Log, Pairs
 from recfb.data.history import History
 from recfb.errors import ConfigError, LogError, RecfbWarning
+from recfb.measure.exposures import effective_size
 from recfb.metrics.ranking import PER_LIST, PER_USER, Metric
 
 _CELLS = 8_000_000  # entries of a mask that are made at a time
@@ -41,6 +43,7 @@ class Task:
         free = self.exclude.mask(user, inside=False)
         return free if self.judged is None else free & self.judged.mask(user)
 
+    @cached_property
     def inverse_popularity(self) -> tuple[Tensor, Tensor]:
         """What a click on each item counts, and the sum over each user's clicks: (n_items,), (U,).
 
@@ -55,7 +58,7 @@ class Task:
         each = weight[self.clicks.item]  # (P,)
         total = torch.zeros(self.clicks.n_users, dtype=torch.float64)
         total.index_add_(0, self.clicks.user, each)
-        ess = float(each.sum() ** 2 / each.square().sum()) if len(each) else 0.0
+        ess = float(effective_size(each)) if len(each) else 0.0
         if ess < 0.1 * len(each):
             warnings.warn(
                 f"snips: {len(each)} clicks count as {ess:.0f}, so the estimate is unreliable. "
@@ -103,7 +106,7 @@ class Lists:
         (U,) or (U + I,)."""
         gain, total = self.gain, task.n_pos
         if metric.weighting != "none":
-            weight, total = task.inverse_popularity()
+            weight, total = task.inverse_popularity
             gain = gain * weight[self.item.clamp(min=0)]  # (U, K)
         values = metric.per_user(gain, total)  # (U,)
         if metric.zero_positive == "skip":

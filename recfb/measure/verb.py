@@ -177,10 +177,9 @@ def _table(
 ) -> pl.DataFrame:
     depth = max((metric.k for metric in metrics), default=1)
     lists = {name: rank(model, task, depth) for name, model in models.items()}
-    draws = {
-        "skip": Bootstrap(task.user, alpha, seed),
-        "zero": Bootstrap(torch.cat([task.user, task.idle]), alpha, seed),
-    }
+    users = {"skip": task.user, "zero": torch.cat([task.user, task.idle])}
+    asked = {metric.zero_positive for metric in metrics if metric.kind in PER_USER}
+    draws = {kind: Bootstrap(users[kind], alpha, seed) for kind in asked}
     rows: list[dict[str, object]] = []
     for name, own in lists.items():
         for metric in metrics:

@@ -9,10 +9,9 @@ import torch
 from torch import Generator, Tensor
 
 from recfb.contracts import Batch, Pairing, Sampler, Score, Step
-from recfb.data.carried import Carried
+from recfb.data.carried import LOGGED, Carried
 from recfb.data.pairs import Pairs
 from recfb.errors import ConfigError
-from recfb.samplers.pairs import LOGGED
 
 if TYPE_CHECKING:
     from recfb.data.log import Log

@@ -9,14 +9,12 @@ import torch
 from torch import Generator, Tensor
 
 from recfb.contracts import Batch, Pairing, Sampler, Score, Step
-from recfb.data.carried import Carried
+from recfb.data.carried import LOGGED, Carried
 from recfb.data.pairs import Pairs
 from recfb.errors import ConfigError
 
 if TYPE_CHECKING:
     from recfb.data.log import Log
-
-LOGGED = ("propensity", "time", "position")
 
 
 class AllPairs(Sampler):

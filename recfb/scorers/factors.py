@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from recfb.contracts import Batch, Scorer
+from recfb.contracts import Batch, Context, Scorer
 from recfb.optim import lookup
+
+if TYPE_CHECKING:
+    from recfb.data.pairs import Pairs
 
 
 class Factors(Scorer):
@@ -95,3 +101,29 @@ class Factors(Scorer):
 def _square(x: Tensor) -> Tensor:
     flat = x.reshape(-1)
     return torch.dot(flat, flat)  # a third of the time of a sum of squares, with its gradient
+
+
+class Factored(Scorer, ABC):
+    """A scorer whose scores are dot products: `ready` makes the tables, the rest is theirs."""
+
+    @abstractmethod
+    def ready(self) -> Factors:
+        """The tables of one step, with their graph and a memory of the rows read."""
+
+    def forward(self, user: Tensor, item: Tensor, batch: Batch | None = None) -> Tensor:
+        """(B,), (B,) | (B, C) -> scores shaped like item."""
+        score: Tensor = self.ready()(user, item)
+        return score
+
+    def all(self, user: Tensor, out: Tensor | None = None) -> Tensor:
+        """(B,) -> (B, n_items) by one matrix product."""
+        return self.ready().all(user, out)
+
+    @torch.no_grad()
+    def top(self, context: Context, k: int, *, hide: Pairs | None = None) -> Tensor:
+        """The k best available items of each request, best first: (B, k), the tables made once."""
+        return self.ready().top(context, k, hide=hide)
+
+    def penalty(self, batch: Batch) -> Tensor | float:
+        """l2 / 2 times the squared length of the vectors a row uses, a mean over rows."""
+        return self.ready().penalty(batch)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Generator, Tensor, nn
 
-from recfb.contracts import Batch, Context, Scorer
+from recfb.contracts import Batch
 from recfb.data.pairs import Pairs
 from recfb.optim import table
-from recfb.scorers.factors import Factors
+from recfb.scorers.factors import Factored, Factors
 
 if TYPE_CHECKING:
     from recfb.data.log import Log
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _SCALE = 0.1  # standard deviation of the first values
 
 
-class LightGCN(Scorer):
+class LightGCN(Factored):
     """Estimates s(u, i) = E_u . E_i with E the mean of the layers E0, A E0, ..., A^layers E0.
 
     He et al., "LightGCN: Simplifying and powering graph convolution network for recommendation"
@@ -93,24 +93,6 @@ class LightGCN(Scorer):
         mean = propagate(self.edge, self.weight, first, self.layers)
         user, item = torch.split(mean, sizes)
         return _Averaged(user, item, Factors(*torch.split(first, sizes), l2=self.l2))
-
-    def forward(self, user: Tensor, item: Tensor, batch: Batch | None = None) -> Tensor:
-        """(B,), (B,) | (B, C) -> scores shaped like item."""
-        score: Tensor = self.ready()(user, item)
-        return score
-
-    def all(self, user: Tensor, out: Tensor | None = None) -> Tensor:
-        """(B,) -> (B, n_items): one propagation and one matrix product."""
-        return self.ready().all(user, out)
-
-    @torch.no_grad()
-    def top(self, context: Context, k: int, *, hide: Pairs | None = None) -> Tensor:
-        """The k best available items of each request, best first: (B, k), by one propagation."""
-        return self.ready().top(context, k, hide=hide)
-
-    def penalty(self, batch: Batch) -> Tensor | float:
-        """l2 / 2 times the squared length of the E0 that a row uses, a mean over rows."""
-        return self.ready().penalty(batch)
 
 
 class _Averaged(Factors):

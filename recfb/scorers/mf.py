@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, Self
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 
-from recfb.contracts import Batch, Scorer
 from recfb.optim import table
-from recfb.scorers.factors import Factors
+from recfb.scorers.factors import Factored, Factors
 
 if TYPE_CHECKING:
     from recfb.data.log import Log
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 _SCALE = 0.01  # standard deviation of the first values
 
 
-class MF(Scorer):
+class MF(Factored):
     """Estimates s(u, i) = U_u . V_i + b_i + c, optionally with b_u.
 
     Koren, Bell and Volinsky, "Matrix factorization techniques for recommender systems" (2009).
@@ -79,16 +78,3 @@ class MF(Scorer):
             offset=self.offset,
             l2=self.l2,
         )
-
-    def forward(self, user: Tensor, item: Tensor, batch: Batch | None = None) -> Tensor:
-        """(B,), (B,) | (B, C) -> scores shaped like item."""
-        score: Tensor = self.ready()(user, item)
-        return score
-
-    def all(self, user: Tensor, out: Tensor | None = None) -> Tensor:
-        """(B,) -> (B, n_items) by one matrix product."""
-        return self.ready().all(user, out)
-
-    def penalty(self, batch: Batch) -> Tensor | float:
-        """l2 / 2 times the squared length of the vectors a row uses, a mean over rows."""
-        return self.ready().penalty(batch)

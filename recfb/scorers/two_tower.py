@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Literal, Self
 import torch
 from torch import Generator, Tensor, nn
 
-from recfb.contracts import Batch, Component, Context, Scorer
+from recfb.contracts import Component
 from recfb.data.attributes import Side, attributes
 from recfb.errors import ConfigError
 from recfb.network import Network, network
 from recfb.optim import table
-from recfb.scorers.factors import Factors
+from recfb.scorers.factors import Factored, Factors
 
 if TYPE_CHECKING:
     from recfb.data.log import Log
-    from recfb.data.pairs import Pairs
 
 _SCALE = 0.1  # of the first values: a tower's vectors have about this size a coordinate
 
 
-class TwoTower(Scorer):
+class TwoTower(Factored):
     """Estimates s(u, i) = U_u . V_i + b_i from columns of `log.users` and `log.items`.
 
     Yi et al., "Sampling-bias-corrected neural modeling for large corpus item recommendations"
@@ -95,24 +94,6 @@ class TwoTower(Scorer):
         """The vectors of both towers, with their graph."""
         item = self.item()  # (n_items, dim + 1)
         return Factors(self.user(), item[:, :-1], item_bias=item[:, -1:], l2=self.l2)
-
-    def forward(self, user: Tensor, item: Tensor, batch: Batch | None = None) -> Tensor:
-        """(B,), (B,) | (B, C) -> scores shaped like item."""
-        score: Tensor = self.ready()(user, item)
-        return score
-
-    def all(self, user: Tensor, out: Tensor | None = None) -> Tensor:
-        """(B,) -> (B, n_items): both towers and one matrix product."""
-        return self.ready().all(user, out)
-
-    @torch.no_grad()
-    def top(self, context: Context, k: int, *, hide: Pairs | None = None) -> Tensor:
-        """The k best available items of each request, best first: (B, k), the towers run once."""
-        return self.ready().top(context, k, hide=hide)
-
-    def penalty(self, batch: Batch) -> Tensor | float:
-        """l2 / 2 times the squared length of the vectors a row uses, a mean over rows."""
-        return self.ready().penalty(batch)
 
 
 class Tower(Component):

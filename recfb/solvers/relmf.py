@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recfb.contracts import Batch, Exposure
+from recfb.data.carried import LOGGED
 from recfb.data.distinct import distinct
 from recfb.solvers.bilinear import Bilinear, Lists
 
@@ -73,7 +74,7 @@ class RelMF(Bilinear):
 def clicked(log: Log) -> Batch:
     """The distinct clicks, each with the propensity, time and position of its first row."""
     rows = distinct(log, clicked=True)
-    names = [name for name in ("propensity", "time", "position") if name in log.columns]
+    names = [name for name in LOGGED if name in log.columns]
     columns = {name: rows.tensor(name) for name in ("user", "item", *names)}
     return Batch(reward=torch.ones(len(rows)), **columns)
 
