@@ -218,11 +218,11 @@ def test_evaluate_exits_with_the_verdict(capsys: pytest.CaptureFixture[str]) -> 
     says = "uniform: 0.5 a row, as the logging policy (snips, 2,000 rows); usable."
     assert says in capsys.readouterr().out.splitlines()
     run = Path("runs/e")
-    products = {"table.parquet", "report.json", "state", "values.png", "weights.png"}
+    products = {"table.parquet", "report.json", "state.parquet", "values.png", "weights.png"}
     assert products <= {path.name for path in run.iterdir()}
     verify(run)
     assert json.loads((run / "report.json").read_text())["sentence"] == says
-    assert State.load(run / "state").groups()[""].n == 2000
+    assert State.load(run / "state.parquet").groups()[""].n == 2000
     unrevealed = {"item": [0], "reward": [None], "propensity": [0.5]}
     pl.DataFrame(unrevealed, schema_overrides={"reward": pl.Float64}).write_parquet("empty.parquet")
     assert main(["evaluate", "empty.parquet", "--policies", "policies.yaml"]) == 4

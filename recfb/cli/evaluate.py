@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
 def _write(report: Report, folder: Path, name: str) -> None:
     report.write(folder / "table.parquet")
     (folder / "report.json").write_text(json.dumps(words.record(report), indent=1))
-    report.state.compact().save(folder / "state")
+    report.state.compact().save(folder / "state.parquet")
     plots.write(plots.evaluated(report.table, name), folder / "values.png")
     plots.write(plots.weights(report.weights, name), folder / "weights.png")
 

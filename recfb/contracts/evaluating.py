@@ -114,13 +114,50 @@ class Traits:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemTable:
+    """What a pass knows of every item at every position; line 0 is for rows without a position.
+
+    Sums over rows with a known reward, but for `gone`.
+    """
+
+    seen: Tensor  # (L, K) rows that show the item
+    could: Tensor  # (L, K) rows in which it could be shown
+    odds: Tensor  # (L, K) of 1 / p over the rows that show it
+    square: Tensor  # (L, K) of 1 / p^2
+    gone: Tensor  # (L, K) rows that show it and have no known reward
+    rarest: Tensor  # (L, K) the largest 1 / p, no sum
+    mass: Tensor  # (P, L, K) of the target's probability of it
+    w: Tensor  # (P, L, K) of the weights of the rows that show it
+    wr: Tensor  # (P, L, K) of their weighted rewards
+
+
+@dataclass(frozen=True, slots=True)
+class Strata:
+    """What a pass knows of S strata: rounds or days, positions, loggers."""
+
+    kind: Tensor  # (S,) 0 a round, 1 a position, 2 a logger, 3 a day
+    key: Tensor  # (S,) which; of rounds and days, in units of `span`
+    n: Tensor  # (S,) rows with a known reward
+    gone: Tensor  # (S,) rows without
+    r: Tensor  # (S,) sum of rewards
+    rr: Tensor  # (S,) of their squares
+    w: Tensor  # (P, S) of weights
+    ww: Tensor  # (P, S) of their squares
+    span: int  # rounds or days that are counted together
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What a gate may look at: one estimator's results for all policies, and facts of the pass."""
 
     estimates: Estimates
     traits: Traits
     method: str  # the interval that is shown
-    unsupported: Tensor | None  # (P,) target mass on items never logged at that position
+    limits: tuple[Tensor, Tensor]  # (P,) its ends
+    items: ItemTable | None  # None: too many of them, or rows that do not name one
+    strata: Strata | None
+    certain: Tensor  # (P,) target mass where the logging policy was certain of another item
+    clustered: Tensor  # (P,) standard error / that of rows as independent; NaN without clusters
     absent: bool  # whether the log has no propensities
     source: Literal["exact", "simulated", "estimated"] | None  # of the propensities
     draws: int | None  # of simulated propensities
@@ -129,6 +166,7 @@ class Evidence:
     model: Literal["none", "cross-fitted", "other log", "same log", "unknown"]
     largest: Tensor  # (P, T) the largest weights, largest first, -inf where there are fewer
     missing: float  # the share of rows without a known reward
+    called: Callable[[int], str]  # the name of an item by its number
 
 
 Gate = Callable[[Evidence], Iterable[Finding]]
@@ -140,9 +178,11 @@ __all__ = [
     "Finding",
     "Gate",
     "Interval",
+    "ItemTable",
     "Level",
     "Mean",
     "Rows",
+    "Strata",
     "Traits",
     "Verdict",
 ]

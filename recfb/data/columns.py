@@ -29,7 +29,7 @@ def _finite(x: pl.Expr) -> Iterator[Check]:
         "unknown values are null: pl.col(...).fill_nan(None)",
     )
     yield (
-        (x.is_infinite() | (x.abs() > 3.4028234e38)).fill_null(False),
+        (x.is_not_nan() & (x.abs() > 3.4028234e38)).fill_null(False),
         "do not fit a 32-bit float",
         "rescale them",
     )

@@ -67,8 +67,19 @@ class ScannedPart:
         frame = collect(door.pick(lazy, chosen, self.how.keep), self.file)
         frame = door.check(frame, problems, self.offset)
         frame = tables.encode_ids(frame, self.vocabulary, problems, self.offset)
-        sides = [side for side in ("user", "item") if side in frame.columns]
-        return Log(frame.drop_nulls(sides), self.vocabulary, self.how.meta, self.name)
+        return Log(self._stand_in(frame), self.vocabulary, self.how.meta, self.name)
+
+    def _stand_in(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Ids and positions that were refused become the first ones, which any table has room for:
+        the pass goes on, and rows keep their numbers. They are among the problems already."""
+        if not (self.vocabulary.users.height and self.vocabulary.items.height):
+            return frame.clear()
+        first = {"user": 0, "item": 0, "position": 1}
+        return frame.with_columns(
+            pl.when(pl.col(name) >= least).then(pl.col(name)).otherwise(least).alias(name)
+            for name, least in first.items()
+            if name in frame.columns
+        )
 
     def record(
         self,

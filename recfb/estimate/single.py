@@ -59,7 +59,9 @@ def shrink(w: Tensor, lam: float) -> Tensor:
     >>> shrink(torch.tensor([2.0]), 4.0).tolist()
     [1.0]
     """
-    return w / (1 + w * w / lam) if lam >= 1 else lam * w / (w * w + lam)
+    if lam >= 1:
+        return w / (1 + w * w / lam)  # no overflow
+    return lam * w / (w * w + lam).clamp(min=torch.finfo(w.dtype).tiny)  # no 0 / 0
 
 
 def dros(t: Rows, mean: Mean, lam: float = 10.0) -> Tensor:

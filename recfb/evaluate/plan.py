@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import polars as pl
 import torch
 from torch import Tensor
 
@@ -16,23 +17,26 @@ from recfb.data.door import Problems
 from recfb.errors import ConfigError
 from recfb.estimate import Rows
 from recfb.evaluation.binding import ready
+from recfb.evaluation.cell import Cell
 from recfb.evaluation.collect import pilot_of, with_sequence
 from recfb.evaluation.crossfit import Learner, solved
 from recfb.evaluation.needs import check_asked, check_interval, collected
 from recfb.evaluation.prepare import Inputs, Prepared, pseudo_inverses, shape_of, slates_missing
-from recfb.evaluation.reduction import known_rows, reduce
+from recfb.evaluation.reduction import known_rows, reduce, unknown_rows
 from recfb.evaluation.report import Report, finish
 from recfb.evaluation.results import Settings
 from recfb.evaluation.sequences import Pilot
 from recfb.evaluation.slate_rows import design_faults, reduce_slates
-from recfb.evaluation.state import Cell, Facts, State, merge_faults, total
-from recfb.evaluation.tally import Grouping, range_faults, tally
+from recfb.evaluation.state import Facts, State, merge_faults, total
+from recfb.evaluation.tables import group_of, strata
+from recfb.evaluation.tally import Grouping, Source, Tally, range_faults
 from recfb.evaluation.work import (
     Part,
     digest,
     door_faults,
     facts_of,
     functions_of,
+    sorted_parts,
 )
 
 if TYPE_CHECKING:
@@ -101,6 +105,7 @@ class Evaluation:
         self.seed = seed
         self.facts: Facts | None = None  # set by fit
         self.n_items = 0
+        self.ids: pl.Series | None = None  # of the items
         self.prepared = Prepared()
         self.pilot: Pilot | None = None
         self.functions = functions_of(estimators)
@@ -114,7 +119,9 @@ class Evaluation:
         return Settings(names, self.functions, self.seed, summed=plan, shape=shape)
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in vars(self).items() if name != "settings"}
+        return {name: value for name, value in vars(self).items() if name != "settings"} | {
+            "ids": None  # workers do not name items
+        }
 
     def fit(self, log: Log, executor: Executor | None = None) -> Evaluation:
         """This plan made ready for a log: policies bound, cell means fitted. Needed once before
@@ -131,6 +138,7 @@ class Evaluation:
         given = self.reward_model, loggers, self.unit, self.seed, train
         inputs = Inputs(self.functions, plan.policies, *given)
         plan.n_items, plan.prepared = log.n_items, inputs.prepare(log, executor)
+        plan.ids = log.items["id"]
         facts = plan.prepared.facts(Facts(plan._digest(), by=self.by))
         plan.facts = facts_of(log, facts, self.reward_range, unit=self.unit)
         plan.__dict__.pop("settings", None)  # those of a plan that knew no log
@@ -149,52 +157,61 @@ class Evaluation:
         """
         plan = self if self.facts is not None else self.fit(log)
         assert plan.facts is not None
-        return total(map(plan.scan_part, log.parts() if part is None else [part]), plan.facts)
+        parts = sorted_parts(log) if part is None else [part]
+        return total(map(plan.scan_part, parts), plan.facts)
 
     def scan_part(self, part: Part) -> State:
         """One part of the log that the plan was fitted to."""
         facts = self._ready()
         problems = Problems()
-        block = part.record(problems, self.unit, self.by, mu=self.prepared.mu)
+        whole = part.record(problems, self.unit, self.by, mu=self.prepared.mu)
         if facts.slots:
-            return self._scan_slates(block, problems, facts)
-        keep = known_rows(block)
-        groups = Grouping(block.by, block.labels or ("",))
-        missing = groups.count(~torch.isin(torch.arange(len(block)), keep))
-        block = block[keep]
-        groups = Grouping(block.by, groups.labels)
+            return self._scan_slates(whole, problems, facts)
+        keep = known_rows(whole)
+        groups = whole.labels or ("",)
+        block, lost = whole[keep], whole[unknown_rows(whole)]
         reduced = reduce(
             block,
             self.policies,
             self.prepared.predictor,
             n_items=self.n_items,
-            groups=len(groups.labels),
+            groups=len(groups),
+            lost=lost,
+            place=keep,
         )
         rows, odd = self.prepared.complete(block, reduced.rows, self.policies)
-        cells = self._tally(facts, rows, block.unit, part.name, groups)
+        source = Source.of(block, keep)
+        cells = self._tally(facts, rows, source, Grouping(block.by, groups))
+        told = strata(block, lost, rows, len(groups))
+        missing = torch.bincount(group_of(lost), minlength=len(groups)).tolist()
+        named = {
+            label: cell._replace(
+                missing=missing[g], items=reduced.items[g], strata=told[g][0], span=told[g][1]
+            )
+            for g, (label, cell) in enumerate(cells.items())
+        }
         faults = merge_faults(
-            door_faults(problems), reduced.faults, odd, range_faults(rows.r, facts, part.name)
+            door_faults(problems), reduced.faults, odd, range_faults(rows.r, facts, source)
         )
-        named = {}
-        for g, (label, cell) in enumerate(cells.items()):
-            mass = None if reduced.mass is None else reduced.mass[:, g].contiguous()
-            seen = None if reduced.seen is None else reduced.seen[g].contiguous()
-            named[label] = cell._replace(missing=missing[g], mass=mass, seen=seen)
         return State(facts, {part.name: named}, faults)
 
     def _scan_slates(self, block: Block, problems: Problems, facts: Facts) -> State:
         found, part = reduce_slates(block, self.policies, facts.slots), block.part
         groups = Grouping(found.by, block.labels or ("",))
-        cells = self._tally(facts, found.rows, found.unit, part, groups)
-        unknown = groups.count(slates_missing(found.rows, self.functions))
+        source = Source(part, found.unit, torch.arange(len(found.rows)))
+        cells = self._tally(facts, found.rows, source, groups)
+        gone = slates_missing(found.rows, self.functions)
+        unknown = [int(gone[mine].sum()) for mine in groups.places(len(gone))]
         missing = torch.bincount(found.missing, minlength=len(groups.labels)).tolist()
         named = {
             label: cell._replace(missing=missing[g], unknown=unknown[g])
             for g, (label, cell) in enumerate(cells.items())
         }
+        reward = block.feedback.reward[:, 0]
+        rows = Source(part, block.unit, torch.arange(len(block)))
         faults = (
             found.faults,
-            range_faults(block.feedback.reward[:, 0], facts, part),
+            range_faults(reward, facts, rows),
             design_faults(found.rows, pseudo_inverses(self.functions), part),
         )
         return State(facts, {part: named}, merge_faults(door_faults(problems), *faults))
@@ -202,7 +219,8 @@ class Evaluation:
     def scan_rows(self, rows: Rows, unit: Tensor, part: str) -> State:
         """Rows that were reduced before: r, p (n,), pe, v (P, n), q, and the unit (n,) int64.
 
-        Support (gate G5) cannot be checked here, since items are not known.
+        Items and times are not known here, so neither support nor calibration can be checked (gates
+        G5, G6, G11).
         """
         facts = self.facts or Facts(
             plan=self._digest(),
@@ -210,19 +228,14 @@ class Evaluation:
             declared=self.reward_range is not None,
             model="unknown" if self.settings.models else "none",
         )
-        cells = self._tally(facts, rows, unit, part, Grouping())
-        return State(facts, {part: cells}, range_faults(rows.r, facts, part))
+        source = Source(part, unit, torch.arange(len(rows)))
+        cells = self._tally(facts, rows, source, Grouping())
+        return State(facts, {part: cells}, range_faults(rows.r, facts, source))
 
-    def _tally(
-        self, facts: Facts, rows: Rows, unit: Tensor, part: str, groups: Grouping
-    ) -> dict[str, Cell]:
-        terms, size, seed = self.settings.terms, self.buckets, self.seed
-        views = self.settings.views
-        cells = tally(
-            terms, rows, unit, facts, buckets=size, seed=seed, groups=groups, part=part, views=views
-        )
-        sequence = self.interval, facts.reward_range, self.pilot
-        return with_sequence(cells, rows, groups, *sequence)
+    def _tally(self, facts: Facts, rows: Rows, source: Source, groups: Grouping) -> dict[str, Cell]:
+        terms, views = self.settings.terms, self.settings.views
+        cells = Tally(terms, facts, self.buckets, self.seed, views)(rows, source, groups)
+        return with_sequence(cells, rows, groups, self.interval, facts.reward_range, self.pilot)
 
     def _ready(self) -> Facts:
         if self.facts is None:
@@ -245,8 +258,8 @@ class Evaluation:
         check_asked(interval, alpha, self.interval, self.functions)
         names, plan = tuple(self.policies), self.interval
         shape = shape_of(state.facts, self.functions)
-        settings = Settings(names, self.functions, self.seed, interval, alpha, plan, shape)
-        return finish(state, settings, base)
+        given = self.seed, interval, alpha, plan, shape, self.ids
+        return finish(state, Settings(names, self.functions, *given), base)
 
 
 def train(log: Log, model: Model | Learner, seed: int) -> Model | Learner:

@@ -12,7 +12,7 @@ from recfb.errors import OverlapWarning
 from recfb.evaluate.plan import Evaluation
 from recfb.evaluation.report import Report
 from recfb.evaluation.state import total
-from recfb.evaluation.work import ordered
+from recfb.evaluation.work import ordered, sorted_parts
 
 if TYPE_CHECKING:
     from recfb.data import Log
@@ -91,7 +91,7 @@ def evaluate(
         seed=seed,
     ).fit(log, executor)
     assert plan.facts is not None
-    state = total(ordered(plan.scan_part, log.parts(), executor), plan.facts)
+    state = total(ordered(plan.scan_part, sorted_parts(log), executor), plan.facts)
     report = plan.report(state, interval=interval, alpha=alpha, base=base)
     failed = report.gates.filter(gate="G1", level="fail")
     if len(failed):

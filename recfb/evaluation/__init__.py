@@ -1,5 +1,7 @@
 """The one-pass engine behind `evaluate`: rows to sums, sums to values, intervals and verdicts."""
 
+from recfb.evaluation.calibration import residuals
+from recfb.evaluation.cell import Cell
 from recfb.evaluation.cells import CellMeans
 from recfb.evaluation.crossfit import CrossFit
 from recfb.evaluation.gates import GATES
@@ -14,7 +16,7 @@ from recfb.evaluation.intervals import (
 from recfb.evaluation.report import Report
 from recfb.evaluation.sequences import betting, gamma_exponential
 from recfb.evaluation.slates import SLATES, SlateRows
-from recfb.evaluation.state import Cell, State
+from recfb.evaluation.state import State
 from recfb.evaluation.terms import Terms, moments, residual, weight
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "likelihood",
     "moments",
     "residual",
+    "residuals",
     "student",
     "studentised",
     "weight",

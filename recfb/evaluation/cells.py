@@ -10,7 +10,7 @@ from torch import Tensor
 from recfb.contracts import Block
 from recfb.errors import UnboundError
 from recfb.evaluation.reduction import known_rows
-from recfb.evaluation.state import pad
+from recfb.evaluation.tables import grown
 from recfb.random import mix64
 
 
@@ -66,8 +66,8 @@ class CellMeans:
         """Fill the table from what `cell_counts` gave for every part."""
         parts = list(counts)
         levels = max(part[0].shape[1] for part in parts)
-        n = torch.stack([pad(part[0], levels) for part in parts]).sum(0)  # (folds, L, n_items)
-        r = torch.stack([pad(part[1], levels) for part in parts]).sum(0)
+        n = torch.stack([grown(part[0], levels) for part in parts]).sum(0)  # (folds, L, n_items)
+        r = torch.stack([grown(part[1], levels) for part in parts]).sum(0)
         n, r = n.sum(0) - n, r.sum(0) - r  # the other folds
         overall = r.sum((1, 2), keepdim=True) / n.sum((1, 2), keepdim=True).clamp(min=1)
         rows = n.sum(2, keepdim=True)  # (folds, levels, 1)

@@ -12,6 +12,7 @@ from torch import Tensor
 from recfb.contracts import Policy
 from recfb.data.door import Problems
 from recfb.estimate import Rows
+from recfb.evaluation.cell import Cell
 from recfb.evaluation.reduction import known_rows, reduce
 from recfb.evaluation.sequences import (
     SEQUENCES,
@@ -21,7 +22,6 @@ from recfb.evaluation.sequences import (
     log_wealth,
     running_sums,
 )
-from recfb.evaluation.state import Cell
 from recfb.evaluation.tally import Grouping
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ def with_sequence(
     """The cells of a part with a sequence's statistics in `seq`, (2, P, k) a group."""
     if kind is None or kind not in SEQUENCES:
         return dict(cells)
-    code, named = groups.code(len(rows)), {}
-    for g, (label, cell) in enumerate(cells.items()):
-        mine = rows[(code == g).nonzero()[:, 0]]
+    named = {}
+    for place, (label, cell) in zip(groups.places(len(rows)), cells.items(), strict=True):
+        mine = rows[place]
         sides = [
             _collect(kind, bounded_terms(w, mine.r, *reward_range), policy, pilot)
             for policy, w in enumerate(mine.w)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Literal, Protocol, Self, runtime_checkable
 
 import polars as pl
@@ -18,6 +20,7 @@ from recfb.data.door import Problems
 from recfb.data.pairs import Pairs
 from recfb.errors import ConfigError, UnboundError
 from recfb.evaluation.cells import fold_of
+from recfb.evaluation.work import ordered
 from recfb.random import derive, stream
 
 ROWS = 2048
@@ -82,6 +85,10 @@ def split(log: Log, folds: int, seed: int, unit: str | None = None) -> list[Log]
             kept[k].append(rows.frame.filter(own != k))
     frames = (pl.concat(frames) for frames in kept)
     return [Log(frame, log.vocabulary, log.meta) for frame in frames]
+
+
+def _trained(train: Train, work: tuple[Log, Model | Learner, int]) -> Model | Learner:
+    return train(*work)
 
 
 class CrossFit(Fitted):
@@ -157,21 +164,31 @@ class CrossFit(Fitted):
         """Fit by the models' own `solve`, with folds by the log's unit, user or slate, else row."""
         return self.refit(log, solved)
 
-    def refit(self, log: Log, train: Train, unit: str | None = None) -> Self:
+    def refit(
+        self, log: Log, train: Train, unit: str | None = None, *, executor: Executor | None = None
+    ) -> Self:
         """Fit with a trainer, (log, model, seed) -> the model, and folds by another column.
+
+        With an executor the folds are fitted side by side, to the same bits. What has no `solve`
+        draws from the generator of its process when it is trained, so threads would mix their
+        draws: there it is trained fold after fold.
 
         Raises:
             LogError: `unit` is no column of the log.
         """
         self.bind(log)
-        for k, others in enumerate(split(log, self.folds, self.seed, unit)):
-            known = len(others) > others.frame["reward"].null_count()
-            self.known[k] = known
-            if known:
-                fresh = copy.deepcopy(self.model)
-                fitted = train(others, fresh, derive(self.seed, "fold", k) >> 1)
-                assert isinstance(fitted, nn.Module)
-                self.models[k] = fitted
+        others = split(log, self.folds, self.seed, unit)
+        for k, rows in enumerate(others):
+            self.known[k] = len(rows) > rows.frame["reward"].null_count()
+        on = self.known.nonzero()[:, 0].tolist()
+        work = [
+            (others[k], copy.deepcopy(self.model), derive(self.seed, "fold", k) >> 1) for k in on
+        ]
+        if isinstance(executor, ThreadPoolExecutor) and not hasattr(self.model, "solve"):
+            executor = None
+        for k, fitted in zip(on, ordered(partial(_trained, train), work, executor), strict=True):
+            assert isinstance(fitted, nn.Module)
+            self.models[k] = fitted
         self.unit, self.fitted_on, self.vocabulary = unit, log.name, log.vocabulary
         return self.eval()
 
@@ -228,14 +245,20 @@ class CrossFit(Fitted):
             )
 
 
-def cross_fitted(model: CrossFit, log: Log, train: Train, unit: str | None) -> CrossFit:
+def cross_fitted(
+    model: CrossFit,
+    log: Log,
+    train: Train,
+    unit: str | None,
+    executor: Executor | None = None,
+) -> CrossFit:
     """The model as it is if it was fitted, else a copy fitted to the log.
 
     Raises:
         ConfigError: its folds are of another unit than the evaluation's.
     """
     if model.fitted_on is None:
-        return copy.deepcopy(model).refit(log, train, unit)
+        return copy.deepcopy(model).refit(log, train, unit, executor=executor)
     if column_of(model.unit, log.columns) != column_of(unit, log.columns):
         raise ConfigError(
             f"the folds of this CrossFit are of unit={model.unit!r}, the evaluation's clusters of "

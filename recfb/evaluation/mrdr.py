@@ -12,6 +12,7 @@ from recfb.contracts import Block, Policy
 from recfb.errors import ConfigError
 from recfb.evaluation.cells import fold_of
 from recfb.evaluation.reduction import BLOCK, known_rows
+from recfb.evaluation.weighting import chances
 
 CELLS = 1 << 24
 """The most numbers that the normal equations may have."""
@@ -115,14 +116,12 @@ def equations(
 
 def _clip(block: Block, policy: Policy) -> float:
     """The 99.9 % quantile of a part's weights."""
-    mu, found = block.slate.probs, []
+    mu = block.slate.probs
     assert mu is not None
-    for start in range(0, len(block), BLOCK):
-        some = block[start : start + BLOCK]
-        pe = policy.prob_of(some.context, some.slate.item)[:, 0].to("cpu", torch.float64)
-        found.append(pe / mu[start : start + BLOCK].gather(1, some.slate.item)[:, 0])
-    w = torch.cat(found) if found else torch.zeros(1)
-    return float(w.kthvalue(max(1, round(0.999 * len(w)))).values) if len(w) else 1.0
+    if not len(block):
+        return 1.0
+    w = chances(block, policy) / mu.gather(1, block.slate.item)[:, 0]  # (n,)
+    return float(w.kthvalue(max(1, round(0.999 * len(w)))).values)
 
 
 class CellMRDR:

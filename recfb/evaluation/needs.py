@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from recfb.errors import ConfigError, LogError, nearest
 from recfb.estimate import Estimator, replay
 from recfb.evaluation.bounds import OF_MATCHES, OF_WEIGHTS, matches
+from recfb.evaluation.cell import Cell
 from recfb.evaluation.intervals import INTERVALS, RANGED, applies
 from recfb.evaluation.sequences import SEQUENCES
-from recfb.evaluation.state import Cell, Facts
+from recfb.evaluation.state import Facts
 
 Estimators = Mapping[str, Estimator]
 

@@ -140,7 +140,7 @@ class Inputs:
         if self.reward_model is not None:
             check_vocabulary(self.reward_model, log, "reward_model")
             if isinstance(self.reward_model, CrossFit):
-                return self._cross_fitted(found, self.reward_model, log)
+                return self._cross_fitted(found, self.reward_model, log, executor)
             if hasattr(self.reward_model, "solve") and not bound(self.reward_model):
                 kind = type(self.reward_model).__name__
                 raise UnboundError(
@@ -157,9 +157,11 @@ class Inputs:
         about = f"cross-fitted {means!r}"
         return replace(found, predictor=fitted, described=about, source="cross-fitted")
 
-    def _cross_fitted(self, found: Prepared, model: CrossFit, log: Log) -> Prepared:
+    def _cross_fitted(
+        self, found: Prepared, model: CrossFit, log: Log, executor: Executor | None
+    ) -> Prepared:
         """Folds by unit; of a log of another name, rows without units cannot be told apart."""
-        fitted = cross_fitted(model, log, self.train, self.unit)
+        fitted = cross_fitted(model, log, self.train, self.unit, executor)
         source: Origin = "cross-fitted"
         if fitted.fitted_on != log.name:
             source = "other log" if column_of(self.unit, log.columns) else "unknown"

@@ -12,12 +12,10 @@ from torch import Tensor
 from recfb.contracts import Block, Context, Model, Policy
 from recfb.estimate import Rows
 from recfb.evaluation.state import Faults
+from recfb.evaluation.tables import Items
 
 BLOCK = 2048
 """Rows of a (rows, items) tensor: it stays in cache."""
-
-CELLS = 1 << 21
-"""The most (group, position, item) cells that a support table may have."""
 
 
 class RewardModel(Protocol):
@@ -39,11 +37,10 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Reduced:
-    """Compact rows of a part, and how much the targets ask of items the log never showed."""
+    """Compact rows of a part, and a table of its items for every group of rows."""
 
     rows: Rows
-    mass: Tensor | None  # (P, G, L, K) target probability by (group, position, item)
-    seen: Tensor | None  # (G, L, K) logged rows
+    items: list[Tensor | None]  # a group: (6 + 3 P, L, K), `tables.of_items`
     faults: Faults
 
 
@@ -66,14 +63,15 @@ def _bad_rows(probs: Tensor, context: Context, n_items: int) -> Mapping[str, Ten
 class _Guard:
     """Counts rows that are no distribution, and goes on: one error comes after the pass."""
 
-    def __init__(self, part: str, n_items: int) -> None:
+    def __init__(self, part: str, n_items: int, place: Tensor) -> None:
         self.part = part
+        self.place = place  # (n,) numbers of the rows in the part
         self.n_items = n_items
         self.faults: Faults = {}
 
     def check(self, name: str, probs: Tensor, context: Context, start: int) -> Tensor:
         """The probabilities in float64; zeros stand in for a wrong shape."""
-        who, first = f"policies[{name!r}].probs", f"row {start:,} of part {self.part!r}"
+        who, first = f"policies[{name!r}].probs", self._name(start)
         expected = (len(context), self.n_items)
         if tuple(probs.shape) != expected:
             what = f"have shape {tuple(probs.shape[1:])}, expected ({self.n_items},)"
@@ -83,43 +81,16 @@ class _Guard:
         for what, rows in _bad_rows(probs, context, self.n_items).items():
             count = int(rows.sum())
             if count:
-                place = start + int(rows.to(torch.int8).argmax())
-                self._add(who, what, count, f"row {place:,} of part {self.part!r}")
+                first = self._name(start + int(rows.to(torch.int8).argmax()))
+                self._add(who, what, count, first)
         return probs
+
+    def _name(self, row: int) -> str:
+        return f"row {int(self.place[row]):,} of part {self.part!r}"
 
     def _add(self, who: str, what: str, count: int, first: str) -> None:
         old = self.faults.get(("policy", who, what), (0, first))
         self.faults["policy", who, what] = (old[0] + count, old[1])
-
-
-class _Support:
-    """Target mass and logged rows by (group, position, item)."""
-
-    def __init__(self, block: Block, policies: int, groups: int, n_items: int) -> None:
-        position = block.context.position
-        levels = 1 if position is None or not len(block) else 1 + int(position.max())
-        if groups * levels * n_items > CELLS:
-            levels, position = 1, None
-        self.shape = (groups, levels, n_items)
-        self.on = groups * levels * n_items <= CELLS
-        group = torch.zeros(len(block), dtype=torch.int64) if block.by is None else block.by
-        self.row = group * levels + (0 if position is None else position)  # (n,)
-        self.mass = torch.zeros(policies, groups * levels, n_items, dtype=torch.float64)
-        self.seen = torch.zeros(groups * levels, n_items, dtype=torch.float64)
-        if self.on:
-            ones = torch.ones(len(block), dtype=torch.float64)
-            self.seen.index_put_((self.row, block.slate.item[:, 0]), ones, accumulate=True)
-
-    def add(self, policy: int, rows: slice, probs: Tensor) -> None:
-        """Add a block of target probabilities (B, n_items)."""
-        if self.on:
-            self.mass[policy].index_add_(0, self.row[rows], probs)
-
-    def tables(self) -> tuple[Tensor | None, Tensor | None]:
-        """(P, G, L, K) and (G, L, K), or nothing where the tables would be too large."""
-        if not self.on:
-            return None, None
-        return self.mass.view(len(self.mass), *self.shape), self.seen.view(self.shape)
 
 
 @torch.no_grad()
@@ -130,16 +101,29 @@ def reduce(
     *,
     n_items: int,
     groups: int = 1,
+    lost: Block | None = None,
+    place: Tensor | None = None,
 ) -> Reduced:
     """All rows of a part -> compact rows, in blocks of 2,048.
 
     Rows of probabilities that are no distribution are counted in `faults`, not raised.
+
+    Args:
+        block: the rows with a known reward.
+        policies: bound, by name.
+        model: of rewards, or none.
+        n_items: of the catalogue.
+        groups: how many `block.by` tells apart.
+        lost: the rows without a known reward.
+        place: (n,) the numbers of the rows in the part; None: they are all of it.
     """
     n, item = len(block), block.slate.item  # (n, 1)
     pe = torch.empty(len(policies), n, dtype=torch.float64)
     v = torch.empty_like(pe) if model is not None else None
     q = torch.empty(n, dtype=torch.float64) if model is not None else None
-    guard, support = _Guard(block.part, n_items), _Support(block, len(policies), groups, n_items)
+    guard = _Guard(block.part, n_items, torch.arange(n) if place is None else place)
+    lost = block[:0] if lost is None else lost
+    items = Items(block, lost, len(policies), groups, n_items)
     for start in range(0, n, BLOCK):
         part = slice(start, start + BLOCK)
         some = block[part]
@@ -151,11 +135,12 @@ def reduce(
             pe[k, part] = probs.gather(1, item[part])[:, 0]
             if predicted is not None and v is not None:
                 v[k, part] = torch.einsum("bk,bk->b", probs, predicted)
-            support.add(k, part, probs)
+            items.add(k, part, probs)
     p = block.slate.propensity
     p = torch.full((n,), torch.nan, dtype=torch.float64) if p is None else p[:, 0]
     rows = Rows(block.feedback.reward[:, 0].to(torch.float64), p.to(torch.float64), pe, v, q)
-    return Reduced(rows, *support.tables(), guard.faults)
+    items.weigh(rows)
+    return Reduced(rows, items.tables(), guard.faults)
 
 
 def known_rows(block: Block) -> Tensor:
@@ -163,4 +148,9 @@ def known_rows(block: Block) -> Tensor:
     return block.feedback.reward[:, 0].isfinite().nonzero()[:, 0]
 
 
-__all__ = ["BLOCK", "Fixed", "Reduced", "RewardModel", "known_rows", "reduce"]
+def unknown_rows(block: Block) -> Tensor:
+    """Those whose reward is not known."""
+    return (~block.feedback.reward[:, 0].isfinite()).nonzero()[:, 0]
+
+
+__all__ = ["BLOCK", "Fixed", "Reduced", "RewardModel", "known_rows", "reduce", "unknown_rows"]

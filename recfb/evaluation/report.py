@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ import polars as pl
 from recfb.data.product import atomic_file
 from recfb.errors import ConfigError, nearest
 from recfb.evaluation import needs, words
+from recfb.evaluation.cell import Cell
 from recfb.evaluation.compare import AGAINST, COMPARE, against, compare_rows, tuned_notes
+from recfb.evaluation.details import driver_table, item_table
 from recfb.evaluation.results import Result, Settings, results
 from recfb.evaluation.spread import SPREAD, spread
-from recfb.evaluation.state import Cell, State
+from recfb.evaluation.state import State
 
 FAILED = "do not use"
 _TABLE: dict[str, Any] = {
@@ -62,6 +64,11 @@ class Report:
         notes: what a reader should know of all rows.
         logged: as `compare`, from the logging policy: the mean reward of the rows; base is null.
         weights: how the weights of each policy are spread, for `plots.weights`.
+        drivers: the 100 rows of each policy with the largest weighted rewards: part, row, item,
+            position, weight, reward and its share of their sum.
+        items: every item at every position: n rows that show it of those that could; odds, the
+            mean of 1[shown] / propensity, which is 1 where propensities are right, with its z
+            (gate G6); the policy's mass on it, the mean weight and the share of sum(w r).
     """
 
     table: pl.DataFrame
@@ -72,6 +79,8 @@ class Report:
     logged: pl.DataFrame
     weights: pl.DataFrame
     alpha: float = 0.05
+    drivers: pl.DataFrame = field(default_factory=pl.DataFrame)
+    items: pl.DataFrame = field(default_factory=pl.DataFrame)
 
     @property
     def exit_code(self) -> int:
@@ -153,13 +162,16 @@ def finish(state: State, settings: Settings, base: str | None) -> Report:
         _frame(compare_rows(found, settings, None), COMPARE, by),
         _frame(_weight_rows(found, cells, settings), SPREAD, by),
         settings.alpha,
+        driver_table(cells, settings, by),
+        item_table(cells, settings, by),
     )
 
 
 def _empty(settings: Settings) -> Cell:
     policies = len(settings.policies)
     sums = settings.terms.columns(settings.terms.empty).new_zeros(settings.terms.size, policies, 1)
-    return Cell(0, sums, sums.new_full((len(settings.views), policies, 1), -float("inf")))
+    none = sums.new_full((len(settings.views), policies, 1), -float("inf"))
+    return Cell(0, sums, none, sums.new_zeros(policies))
 
 
 Found = Sequence[tuple[str, Result]]
@@ -216,7 +228,7 @@ def _weight_rows(found: Found, cells: Mapping[str, Cell], settings: Settings) ->
         for label, result in found
         if result.estimator == first
         for policy, row in zip(
-            settings.policies, spread(result.estimates, cells[label].hi[0]), strict=False
+            settings.policies, spread(result.estimates, cells[label]), strict=False
         )
     ]
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+import polars as pl
 import torch
 from scipy.special import stdtr
 from torch import Tensor
 
 from recfb.contracts import Estimator, Evidence, Finding, Interval, Traits, Verdict
-from recfb.estimate import Tuned
+from recfb.estimate import Tuned, dm
 from recfb.evaluation import gates, intervals, needs
+from recfb.evaluation.cell import Cell
 from recfb.evaluation.estimates import BucketEstimates
 from recfb.evaluation.shape import Shape, through, traits
 from recfb.evaluation.slates import VIEWS
-from recfb.evaluation.state import Cell, Facts
+from recfb.evaluation.state import Facts
+from recfb.evaluation.tables import of_items, of_strata
 from recfb.evaluation.terms import Terms, moments, residual, reward, weight
 
 
@@ -30,6 +33,7 @@ class Settings:
     alpha: float = 0.05
     summed: str | None = None  # the interval whose statistics the pass sums
     shape: Shape = Shape()  # of the log: its loggers, its slots
+    ids: pl.Series | None = None  # of the items
     traits: Mapping[str, Traits] = field(init=False)
     terms: Terms = field(init=False)
 
@@ -46,9 +50,14 @@ class Settings:
         statistics |= {"reward": reward, **needs.statistics(self.summed, self.estimators)}
         for view in sorted({trait.view for trait in found.values() if trait.models}):
             statistics[f"residual {view}"] = through(view, residual)
+            statistics[f"model {view}"] = through(view, dm)
         object.__setattr__(self, "traits", found)
         policies = len(self.policies)
         object.__setattr__(self, "terms", Terms(statistics, policies=policies, shape=shape))
+
+    def called(self, item: int) -> str:
+        """What an item is called: by its id, or where no vocabulary is known by its number."""
+        return f"item {item if self.ids is None else repr(self.ids[item])}"
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -133,41 +142,61 @@ def results(cell: Cell, facts: Facts, settings: Settings) -> Iterator[Result]:
             cell.seq,
         )
         method, interval = settings.bounds(name)
-        lower, upper = interval(estimates, settings.alpha)
-        largest = cell.top[settings.views.index(settings.traits[name].view)]  # (P, T)
-        evidence = _evidence(estimates, settings.traits[name], method, cell, facts, largest)
+        limits = interval(estimates, settings.alpha)
+        evidence = _evidence(estimates, method, limits, cell, facts, settings)
         found = [finding for gate in gates.GATES for finding in gate(evidence)] if cell.n else []
         why = [_why(evidence, cell, k) for k in range(len(settings.policies))]
         gone = [bool(why[k]) for k in range(len(why))]
         kept = tuple(f for f in found if not (gone[f.policy] and f.gate != "G7"))
         blank = torch.where(torch.tensor(gone), torch.nan, 0.0)
         ess = gates.effective(evidence)[0]
-        ends = lower + blank, upper + blank
+        ends = limits[0] + blank, limits[1] + blank
         yield Result(name, estimates, method, *ends, ess, kept, tuple(why), interval)
 
 
 def _evidence(
     estimates: BucketEstimates,
-    trait: Traits,
     method: str,
+    limits: tuple[Tensor, Tensor],
     cell: Cell,
     facts: Facts,
-    largest: Tensor,
+    settings: Settings,
 ) -> Evidence:
+    trait = settings.traits[estimates.name]
     return Evidence(
         estimates=estimates,
         traits=trait,
         method=method,
-        unsupported=gates.unsupported(cell.mass, cell.seen),
+        limits=limits,
+        items=of_items(cell.items),
+        strata=of_strata(cell.strata, cell.span),
+        certain=cell.certain / max(1, cell.n),
+        clustered=clustered(estimates, cell.squares),
         absent=cell.unknown == cell.n > 0,
         source=facts.source,
         draws=facts.draws,
         below=cell.below,
         lowest=f"the smallest is {cell.low:.3g} at {cell.where}",
         model=facts.model,
-        largest=largest,
+        largest=cell.top[settings.views.index(trait.view)],
         missing=cell.missing / max(1, cell.n + cell.missing),
+        called=settings.called,
     )
+
+
+def clustered(estimates: BucketEstimates, squares: Tensor | None) -> Tensor:
+    """The standard errors over those that rows would have as independent ones: (P,).
+
+    Args:
+        estimates: of one estimator.
+        squares: (P, m, m) products of the columns row by row; without, the answer is NaN.
+    """
+    if squares is None:
+        return torch.full_like(estimates.value, torch.nan)
+    used, slope = estimates.terms.gradient(estimates.name, estimates.totals)  # (m', P)
+    own = squares[:, used][:, :, used]  # (P, m', m')
+    rows = torch.einsum("mp,pmk,kp->p", slope, own, slope).clamp(min=0).sqrt()
+    return torch.where(rows > 0, estimates.se() / rows, torch.nan)
 
 
 def _why(evidence: Evidence, cell: Cell, policy: int) -> str:

@@ -8,11 +8,16 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from recfb.evaluation.cell import Cell
 from recfb.evaluation.estimates import BucketEstimates
+from recfb.evaluation.sketch import quantiles, zero_share
 from recfb.evaluation.terms import moments, weight
 
 TOP = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Shares of the buckets, the heaviest first, whose part of all weight is told."""
+
+QUANTILES = (0.5, 0.9, 0.99, 0.999)
+"""Shares of the rows, the lightest first, whose largest weight is told."""
 
 SPREAD = {
     "policy": pl.String,
@@ -21,6 +26,8 @@ SPREAD = {
     "mean_weight": pl.Float64,
     "max_weight": pl.Float64,
     "top_row": pl.Float64,
+    "zero": pl.Float64,
+    "quantiles": pl.List(pl.Float64),
     "buckets": pl.Int64,
     "top": pl.List(pl.Float64),
 }
@@ -44,13 +51,14 @@ def heaviest(weights: Tensor, shares: Iterable[float] = TOP) -> Tensor:
     return down[:, low] + (at - low) * (down[:, low + 1] - down[:, low])
 
 
-def spread(estimates: BucketEstimates, largest: Tensor) -> list[Spread]:
+def spread(estimates: BucketEstimates, cell: Cell) -> list[Spread]:
     """One row a policy: rows, effective sample size, mean and largest weight, the largest one's
-    part of all weight, filled buckets, and the part that the heaviest of them carry (`TOP`).
+    part of all weight, the share of weights that are 0, quantiles (`QUANTILES`), filled buckets,
+    and the part that the heaviest of them carry (`TOP`).
 
     Args:
         estimates: of any estimator of the pass.
-        largest: (P,) the largest weights.
+        cell: what the pass kept.
     """
     about, n = estimates.about(weight), estimates.n
     if about is None or n == 0:
@@ -59,10 +67,21 @@ def spread(estimates: BucketEstimates, largest: Tensor) -> list[Spread]:
     (column,) = about.terms.calls[about.name]
     mean, ww = estimates.stat(moments)[:2]  # (P,)
     top = heaviest(about.sums[column][:, filled])  # (P, len)
-    numbers = torch.stack([n * mean * mean / ww, mean, largest, largest / (n * mean)], 1)  # (P, 4)
+    numbers = torch.stack(
+        [n * mean * mean / ww, mean, cell.hi[0], cell.hi[0] / (n * mean)], 1
+    )  # (P, 4)
     names = ("ess", "mean_weight", "max_weight", "top_row")
     buckets = int(filled.sum())
+    none = [None] * len(top)
+    zero, marks = (none, none) if cell.sketch is None else _shape(cell.sketch)
+    lines = zip(top.tolist(), numbers.tolist(), zero, marks, strict=True)
     return [
         {"n": n, "buckets": buckets, "top": curve, **dict(zip(names, four, strict=True))}
-        for curve, four in zip(top.tolist(), numbers.tolist(), strict=True)
+        | {"zero": share, "quantiles": mark}
+        for curve, four, share, mark in lines
     ]
+
+
+def _shape(sketch: Tensor) -> tuple[list[float], list[list[float]]]:
+    """The share of weights that are 0, and the quantiles, of every policy."""
+    return zero_share(sketch).tolist(), quantiles(sketch, QUANTILES).tolist()

@@ -8,93 +8,34 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import polars as pl
-import torch
-from torch import Tensor
 
-from recfb.data.product import atomic_folder, verify
-from recfb.errors import ConfigError, LogError, RecfbError, SupportError
-from recfb.evaluation import tail
+from recfb.data.product import atomic_file
+from recfb.errors import ConfigError, LogError, PrepareError, RecfbError, SupportError
+from recfb.evaluation.cell import SCHEMA, Cell, cell_of, digest, flat, merge
 
 Faults = dict[tuple[str, str, str], tuple[int, str]]
 """("policy" or "log", who, what is wrong and what to type) -> rows, the first of them."""
 
 
-class Cell(NamedTuple):
-    """One group of rows of one part, or of many parts after merging."""
-
-    n: int  # rows with a known reward
-    sums: Tensor  # (m, P, H) columns of `Terms` by bucket
-    top: Tensor  # (V, P, T) the largest weights, largest first, by view of the rows
-    low: float = float("inf")  # the smallest propensity
-    where: str = ""  # and its row
-    below: int = 0  # rows with a propensity below 1 / draws
-    missing: int = 0  # rows without a reward, which are not in n
-    unknown: int = 0  # rows of n without a propensity
-    outside: int = 0  # rows of n whose reward lies outside the reward range
-    mass: Tensor | None = None  # (P, L, K) target probability by (position, item)
-    seen: Tensor | None = None  # (L, K) logged rows by (position, item)
-    seq: Tensor | None = None  # (2, P, k) statistics of a confidence sequence
-
-    @property
-    def hi(self) -> Tensor:
-        """(V, P) the largest weight."""
-        return self.top[..., 0]
-
-
-def narrow(sums: Tensor, size: int) -> Tensor:
-    """Sums of H buckets as sums of fewer: bucket h becomes h mod size. (m, P, H) -> (m, P, size)"""
-    if sums.shape[-1] == size:
-        return sums
-    return sums.reshape(*sums.shape[:-1], -1, size).sum(-2)
-
-
-def pad(table: Tensor, positions: int) -> Tensor:
-    """A table (..., L, K) with more positions; what was not there is 0."""
-    grown = table.new_zeros(*table.shape[:-2], positions, table.shape[-1])
-    grown[..., : table.shape[-2], :] = table
-    return grown
-
-
-def _tables(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    if a is None or b is None:
-        return None
-    positions = max(a.shape[-2], b.shape[-2])
-    return pad(a, positions) + pad(b, positions)
-
-
-def merge(a: Cell, b: Cell) -> Cell:
-    """Two groups of rows as one: sums add, extremes compete."""
-    size = min(a.sums.shape[-1], b.sums.shape[-1])
-    low, where = min((a.low, a.where), (b.low, b.where))
-    return Cell(
-        n=a.n + b.n,
-        sums=narrow(a.sums, size) + narrow(b.sums, size),
-        top=tail.merge(a.top, b.top),
-        low=low,
-        where=where,
-        below=a.below + b.below,
-        missing=a.missing + b.missing,
-        unknown=a.unknown + b.unknown,
-        outside=a.outside + b.outside,
-        mass=_tables(a.mass, b.mass),
-        seen=_tables(a.seen, b.seen),
-        seq=None if a.seq is None or b.seq is None else a.seq + b.seq,
-    )
-
-
 def merge_faults(*many: Mapping[tuple[str, str, str], tuple[int, str]]) -> Faults:
-    """Counts add; the first row is the first of the first."""
+    """Counts add; the first row is the first row of the first part."""
     total: Faults = {}
     for faults in many:
         for key, (count, first) in faults.items():
             old = total.get(key)
             total[key] = (
-                (count, first) if old is None else (old[0] + count, min(old[1], first, key=order))
+                (count, first) if old is None else (old[0] + count, min(old[1], first, key=_place))
             )
     return total
+
+
+def _place(row: str) -> tuple[list[str | int], list[str | int]]:
+    """What sorts "row 3 of part 'x'": its part, then its number."""
+    number, _, part = row.partition(" of part ")
+    return order(part), order(number)
 
 
 def order(name: str) -> list[str | int]:
@@ -188,36 +129,58 @@ class State:
         error: type[RecfbError] = SupportError if policy else LogError
         raise error("the log cannot be evaluated:\n" + "\n".join(lines))
 
-    def save(self, folder: str | Path) -> Path:
-        """Write the state as a folder: cells.parquet, state.json and checksums."""
-        folder = Path(folder)
+    def save(self, path: str | Path) -> Path:
+        """Write the state as one Parquet file: a row a cell, and what all share as its metadata."""
+        path = Path(path)
+        if path.suffix != ".parquet":
+            raise ConfigError(
+                f"a state is written as one .parquet file, found {path.name!r}. "
+                f"Try {path.with_suffix('.parquet').name!r}."
+            )
         rows = [
-            {"part": part, "group": label, **_flat(cell)}
+            {"part": part, "group": label, **flat(cell)}
             for part, groups in self.cells.items()
             for label, cell in groups.items()
         ]
-        with atomic_folder(folder) as part:
-            pl.DataFrame(rows, schema=_SCHEMA).write_parquet(part / "cells.parquet")
-            plain = {
-                "facts": asdict(self.facts),
-                "faults": [[*key, *value] for key, value in self.faults.items()],
-                "folded": sorted(self.folded),
-                "empty": [name for name, groups in self.cells.items() if not groups],
-            }
-            (part / "state.json").write_text(json.dumps(plain, indent=1))
-        return folder
+        frame = pl.DataFrame(rows, schema=SCHEMA)
+        plain = {
+            "facts": asdict(self.facts),
+            "faults": [[*key, *value] for key, value in self.faults.items()],
+            "folded": sorted(self.folded),
+            "empty": [name for name, groups in self.cells.items() if not groups],
+        }
+        text = json.dumps(plain)
+        with atomic_file(path) as part:
+            frame.write_parquet(
+                part, metadata={"recfb.state": text, "recfb.digest": digest(frame, text)}
+            )
+        return path
 
     @classmethod
-    def load(cls, folder: str | Path) -> State:
-        """Read what `save` wrote; a damaged file is a `PrepareError`."""
-        folder = Path(folder)
-        verify(folder)
-        plain = json.loads((folder / "state.json").read_text())
+    def load(cls, path: str | Path) -> State:
+        """Read what `save` wrote.
+
+        Raises:
+            PrepareError: a file that is no state, or is damaged.
+        """
+        path = Path(path)
+        try:
+            frame, metadata = pl.read_parquet(path), pl.read_parquet_metadata(path)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise PrepareError(f"{path} cannot be read as a state: {error}") from error
+        text = metadata.get("recfb.state")
+        if text is None:
+            raise PrepareError(
+                f"{path} is no state of an evaluation: report.state.save({path.name!r}) writes one."
+            )
+        if metadata.get("recfb.digest") != digest(frame, text):
+            raise PrepareError(f"{path} is damaged: its content is not what was saved. Scan again.")
+        plain = json.loads(text)
         cells: dict[str, dict[str, Cell]] = {name: {} for name in plain["empty"]}
-        for row in pl.read_parquet(folder / "cells.parquet").iter_rows(named=True):
+        for row in frame.iter_rows(named=True):
             groups = cells.setdefault(row.pop("part"), {})
             label = row.pop("group")
-            groups[label] = _cell(row)
+            groups[label] = cell_of(row)
         facts = plain["facts"]
         facts["reward_range"] = tuple(facts["reward_range"])
         faults = {(kind, who, what): (n, first) for kind, who, what, n, first in plain["faults"]}
@@ -232,38 +195,3 @@ def total(states: Iterable[State], facts: Facts, *, keep: int = 64) -> State:
         if len(whole.cells) > keep:
             whole = whole.compact()
     return whole
-
-
-_TENSORS = ("sums", "top", "mass", "seen", "seq")
-_SCHEMA: dict[str, Any] = {
-    "part": pl.String,
-    "group": pl.String,
-    "n": pl.Int64,
-    "low": pl.Float64,
-    "where": pl.String,
-    "below": pl.Int64,
-    "missing": pl.Int64,
-    "unknown": pl.Int64,
-    "outside": pl.Int64,
-    **{name: pl.List(pl.Float64) for name in _TENSORS},
-    **{f"{name}_shape": pl.List(pl.Int64) for name in _TENSORS},
-}
-
-
-def _flat(cell: Cell) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in cell._asdict().items():
-        if name in _TENSORS:
-            flat[name] = None if value is None else value.flatten().tolist()
-            flat[f"{name}_shape"] = None if value is None else list(value.shape)
-        else:
-            flat[name] = value
-    return flat
-
-
-def _cell(row: dict[str, Any]) -> Cell:
-    for name in _TENSORS:
-        shape = row.pop(f"{name}_shape")
-        if shape is not None:
-            row[name] = torch.tensor(row[name], dtype=torch.float64).view(shape)
-    return Cell(**row)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from recfb.contracts import Block
 from recfb.estimate import Rows
-from recfb.evaluation.state import Cell, Facts, Faults
+from recfb.evaluation.cell import Cell
+from recfb.evaluation.drivers import drivers
+from recfb.evaluation.sketch import sketch
+from recfb.evaluation.state import Facts, Faults
+from recfb.evaluation.tables import MANY
 from recfb.evaluation.tail import TOP
 from recfb.evaluation.terms import Terms, accumulate
 from recfb.random import mix64
-
-MANY = 16
-"""Above this many groups a group gets 256 buckets."""
 
 
 @dataclass(frozen=True)
@@ -25,83 +27,119 @@ class Grouping:
     rows: Tensor | None = None  # (n,) index into labels
     labels: tuple[str, ...] = ("",)
 
-    def code(self, n: int) -> Tensor:
-        """(n,) int64"""
-        return torch.zeros(n, dtype=torch.int64) if self.rows is None else self.rows
+    @property
+    def many(self) -> bool:
+        """Whether there are too many groups to describe each; then one has 256 buckets."""
+        return len(self.labels) > MANY
 
-    def count(self, rows: Tensor) -> list[int]:
-        """How many of these rows (n,) bool each group has."""
-        found = torch.bincount(self.code(len(rows))[rows], minlength=len(self.labels))
-        return [int(x) for x in found]
+    def places(self, n: int) -> list[Tensor | slice]:
+        """The rows of every group, in their order."""
+        if self.rows is None or len(self.labels) == 1:
+            return [slice(None)]
+        order = self.rows.argsort(stable=True)
+        size = torch.bincount(self.rows, minlength=len(self.labels)).tolist()
+        return list(torch.split(order, size))
 
 
-def tally(
-    terms: Terms,
-    rows: Rows,
-    unit: Tensor,
-    facts: Facts,
-    *,
-    buckets: int,
-    seed: int,
-    groups: Grouping,
-    part: str,
-    views: Sequence[str] = ("",),
-) -> dict[str, Cell]:
-    """One Cell for every group of these rows."""
-    size, many = min(buckets, 256) if len(groups.labels) > MANY else buckets, len(groups.labels)
-    bucket = groups.code(len(rows)) * size + (mix64(unit ^ seed) & (size - 1))  # (n,)
-    sums = accumulate(terms, rows, bucket, many * size)
-    sums = sums.view(*sums.shape[:2], many, size)  # (m, P, G, H)
-    (low, row), top = _lowest(rows, groups), _largest(rows, groups, views)
-    below = groups.count(rows.p < (0.0 if facts.draws is None else 1 / facts.draws))
-    unknown, (lo, up) = groups.count(rows.p.isnan()), facts.reward_range
-    outside = groups.count((rows.r < lo) | (rows.r > up))
-    return {
-        label: Cell(
-            n=int(sums[0, 0, g].sum()),
-            sums=sums[:, :, g].contiguous(),
-            top=top[g],
-            low=low[g],
-            where=f"row {row[g]:,} of part {part!r}" if row[g] < len(rows) else "",
-            below=below[g],
-            unknown=unknown[g],
-            outside=outside[g],
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from: which rows of which part, and what of them is known beside `Rows`."""
+
+    part: str
+    unit: Tensor  # (n,) the cluster of each row
+    place: Tensor  # (n,) its number in the part
+    item: Tensor | None = None  # (n,) what it shows
+    position: Tensor | None = None  # (n,) and where
+
+    @classmethod
+    def of(cls, block: Block, place: Tensor) -> Source:
+        """Of rows of single items."""
+        return cls(block.part, block.unit, place, block.slate.item[:, 0], block.context.position)
+
+    def __getitem__(self, rows: Tensor | slice) -> Source:
+        item = None if self.item is None else self.item[rows]
+        position = None if self.position is None else self.position[rows]
+        return Source(self.part, self.unit[rows], self.place[rows], item, position)
+
+    def first(self, odd: Tensor, kind: str = "row") -> str:
+        """The name of the first of some rows (n,) bool; "" where there is none."""
+        if not bool(odd.any()):
+            return ""
+        return f"{kind} {int(self.place[odd.to(torch.int8).argmax()]):,} of part {self.part!r}"
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How rows become cells: the same for all parts of a plan."""
+
+    terms: Terms
+    facts: Facts
+    buckets: int
+    seed: int
+    views: Sequence[str] = ("",)
+
+    def __call__(self, rows: Rows, source: Source, groups: Grouping) -> dict[str, Cell]:
+        """One Cell for every group of these rows."""
+        cells = zip(groups.labels, self._cells(rows, source, groups), strict=True)
+        return dict(cells)
+
+    def _cells(self, rows: Rows, source: Source, groups: Grouping) -> Iterator[Cell]:
+        for mine in groups.places(len(rows)):
+            some, where = (rows, source) if isinstance(mine, slice) else (rows[mine], source[mine])
+            cell = self._cell(some, where, min(self.buckets, 256) if groups.many else self.buckets)
+            yield cell if groups.many else self._described(cell, some, where)
+
+    def _cell(self, rows: Rows, source: Source, buckets: int) -> Cell:
+        """What estimates and gates are made of."""
+        bucket = mix64(source.unit ^ self.seed) & (buckets - 1)  # (n,)
+        low = float(rows.p.nan_to_num(nan=torch.inf).min()) if len(rows) else float("inf")
+        lo, up = self.facts.reward_range
+        draws = self.facts.draws
+        rest = torch.where(rows.p >= 1, 1 - rows.pe, 0.0)  # (P, n)
+        return Cell(
+            n=len(rows),
+            sums=accumulate(self.terms, rows, bucket, buckets),
+            top=_largest(rows, self.views),
+            certain=rest.sum(1),
+            low=low,
+            where=source.first(rows.p == low),
+            below=0 if draws is None else int((rows.p < 1 / draws).sum()),
+            unknown=int(rows.p.isnan().sum()),
+            outside=int(((rows.r < lo) | (rows.r > up)).sum()),
         )
-        for g, label in enumerate(groups.labels)
-    }
+
+    def _described(self, cell: Cell, rows: Rows, source: Source) -> Cell:
+        """With what tells how the weights are spread, who carries them, and of clusters."""
+        here = source.part, source.place, source.item, source.position
+        return cell._replace(
+            sketch=sketch(rows.w, rows.r),
+            drivers=tuple(drivers(rows, *here)),
+            squares=squares(self.terms, rows) if self.facts.unit else None,
+        )
 
 
-def _largest(rows: Rows, groups: Grouping, views: Sequence[str]) -> list[Tensor]:
-    """The largest weights of every view of the rows, a tensor (V, P, T) a group."""
+def squares(terms: Terms, rows: Rows, chunk: int = 16384) -> Tensor:
+    """Products of every two columns, summed row by row: (P, m, m)."""
+    total = torch.zeros(terms.policies, terms.size, terms.size, dtype=torch.float64)
+    for start in range(0, len(rows), chunk):
+        columns = terms.columns(rows[start : start + chunk]).transpose(0, 1)  # (P, m, chunk)
+        total += columns @ columns.transpose(1, 2)
+    return total
+
+
+def _largest(rows: Rows, views: Sequence[str]) -> Tensor:
+    """The largest weights of every view of the rows, largest first; -inf where there are fewer, and
+    where w is NaN: (V, P, T)."""
     w = torch.stack([(getattr(rows, view) if view else rows).w for view in views])  # (V, P, n)
-    if len(groups.labels) == 1:
-        return [_best(w)]
-    code = groups.code(len(rows))
-    return [_best(w[..., code == g]) for g in range(len(groups.labels))]
-
-
-def _best(w: Tensor) -> Tensor:
-    """(V, P, n) -> (V, P, T), largest first; -inf where there are fewer, and where w is NaN."""
     best = w.nan_to_num(nan=-torch.inf).topk(min(TOP, w.shape[-1]), dim=-1).values
     return torch.nn.functional.pad(best, (0, TOP - best.shape[-1]), value=-torch.inf)
 
 
-def _lowest(rows: Rows, groups: Grouping) -> tuple[list[float], list[int]]:
-    """Each group's smallest propensity with its row."""
-    code, many, n = groups.code(len(rows)), len(groups.labels), len(rows)
-    p = rows.p.nan_to_num(nan=torch.inf)
-    low = torch.full((many,), torch.inf, dtype=torch.float64).scatter_reduce_(0, code, p, "amin")
-    least = ((p == low[code]) & p.isfinite()).nonzero()[:, 0]
-    row = torch.full((many,), n).scatter_reduce_(0, code[least], least, "amin")
-    return low.tolist(), row.tolist()
-
-
-def range_faults(reward: Tensor, facts: Facts, part: str) -> Faults:
+def range_faults(reward: Tensor, facts: Facts, source: Source) -> Faults:
     """Rewards outside the range that the log's owner declared."""
     lo, up = facts.reward_range
     odd = (reward < lo) | (reward > up)
     if not facts.declared or not bool(odd.any()):
         return {}
     what = f"lie outside the declared range ({lo:g}, {up:g}): correct them, or reward_range="
-    first = f"row {int(odd.to(torch.int8).argmax()):,} of part {part!r}"
-    return {("log", "reward", what): (int(odd.sum()), first)}
+    return {("log", "reward", what): (int(odd.sum()), source.first(odd))}

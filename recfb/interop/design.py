@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from recfb.contracts import Context, cat
+from recfb.contracts import Block, Context, cat
 from recfb.data import Log
+from recfb.data.door import Problems
 from recfb.errors import ConfigError, LogError
+from recfb.evaluation.reduction import known_rows
+
+MOST_CELLS = 1 << 22
+"""At most so many numbers of a table that is predicted from are held at once."""
+
+
+class Formula(Protocol):
+    """What was learnt: rows (B, C) and items (B, M), or all of them -> rewards, float64."""
+
+    def __call__(self, rows: Tensor, item: Tensor | None) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,34 @@ class Heads:
 
     def _each(self, rows: Tensor, item: Tensor) -> Tensor:
         return (self.slope[item] * rows[:, None]).sum(2)  # (B, M)
+
+
+@dataclass(frozen=True)
+class Rowwise:
+    """An estimator of [rows, what is known of the item]; a classifier's classes are rewards."""
+
+    estimator: Any
+    items: Tensor  # (n_items, E)
+
+    def __call__(self, rows: Tensor, item: Tensor | None) -> Tensor:
+        if item is None:
+            item = torch.arange(len(self.items)).expand(len(rows), -1)  # (B, n_items)
+        some = max(1, MOST_CELLS // max(1, item.shape[1] * (rows.shape[1] + self.items.shape[1])))
+        made = [torch.empty(0, item.shape[1], dtype=torch.float64)]
+        for start in range(0, len(rows), some):
+            at = item[start : start + some]  # (b, M)
+            x = rows[start : start + some, None].expand(-1, at.shape[1], -1)  # (b, M, C)
+            table = torch.cat([x, self.items[at]], 2).flatten(0, 1)  # (b * M, C + E)
+            made.append(self._predict(table).view(at.shape))
+        return torch.cat(made)
+
+    def _predict(self, table: Tensor) -> Tensor:
+        if not len(table):
+            return torch.empty(0, dtype=torch.float64)
+        if hasattr(self.estimator, "classes_"):
+            chance = torch.as_tensor(self.estimator.predict_proba(table.numpy()))  # (N, classes)
+            return chance.to(torch.float64) @ torch.as_tensor(self.estimator.classes_).double()
+        return torch.as_tensor(self.estimator.predict(table.numpy())).to(torch.float64)
 
 
 @dataclass(frozen=True)
@@ -107,20 +146,31 @@ def crossed(rows: Tensor, item: Tensor, z: Tensor | None, n_items: int) -> Any:
     return table
 
 
-def known_rewards(log: Log) -> tuple[Context, Tensor, Tensor]:
-    """The rows of a log with a known reward: requests, items (n,), rewards (n,) float64.
+def rows_of(log: Log, unit: str | None = None) -> Block:
+    """All rows of a log as one Block.
+
+    Raises:
+        LogError: there are none, or rows of files that are no rows of a log.
+    """
+    problems = Problems()
+    blocks = [replace(part.record(problems, unit), part="") for part in log.parts()]
+    problems.raise_any()
+    if not blocks:
+        raise LogError(f"{log!r} has no rows to learn from.")
+    return cat(blocks)
+
+
+def known_rewards(log: Log) -> Block:
+    """The rows of a log with a known reward.
 
     Raises:
         LogError: there are none.
     """
-    found = []
-    for block in log.blocks(1 << 18):
-        rows = block.feedback.reward[:, 0].isfinite().nonzero()[:, 0]
-        found.append(replace(block[rows], part="", labels=()))
-    if not sum(map(len, found)):
+    whole = rows_of(log)
+    block = whole[known_rows(whole)]
+    if not len(block):
         raise LogError(f"{log!r} has no known reward to learn from.")
-    whole = cat(found)
-    return whole.context, whole.slate.item[:, 0], whole.feedback.reward[:, 0].to(torch.float64)
+    return block
 
 
-__all__ = ["Heads", "Inputs", "crossed", "known_rewards"]
+__all__ = ["Formula", "Heads", "Inputs", "Rowwise", "crossed", "known_rewards", "rows_of"]

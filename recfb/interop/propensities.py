@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -10,16 +11,18 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recfb.contracts import Block, cat
 from recfb.data import Log
 from recfb.data.attributes import attributes
-from recfb.data.door import Problems
-from recfb.errors import ConfigError, LogError
+from recfb.errors import ConfigError, LogError, RecfbWarning, nearest
 from recfb.evaluation.cells import fold_of
-from recfb.interop.design import Inputs
-
-BINS = 20
-"""Bins of equal counts that calibration is judged in."""
+from recfb.interop.calibration import (
+    CALIBRATORS,
+    balance,
+    calibration,
+    cross_calibrated,
+    recalibration,
+)
+from recfb.interop.design import Inputs, rows_of
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,10 @@ class Estimated:
             (request, item) pairs of abs(share shown - mean estimate).
         bins: estimate, shown (its share) and n of each bin.
         items: of each item, mean of 1[shown] / propensity, which is 1 if propensities are right,
-            with its standard error and z.
-        slope, intercept: of log-odds as logged on log-odds as estimated (logistic recalibration of
+            with its standard error, z, p-value, and whether it is rejected (`balance`).
+        slope, intercept: of log-odds as shown on log-odds as estimated (logistic recalibration of
             shown on the estimate): 1 and 0 where calibrated; a slope outside [0.8, 1.25] says not.
+            NaN where the estimates hardly differ: a logger without preferences.
     """
 
     log: Log
@@ -46,8 +50,8 @@ class Estimated:
 
     @property
     def calibrated(self) -> bool:
-        """Whether the slope lies in [0.8, 1.25]."""
-        return 0.8 <= self.slope <= 1.25
+        """Whether the slope lies in [0.8, 1.25], or there is none, and no item is rejected."""
+        return not _off(self.slope) and not self.items["rejected"].any()
 
 
 def estimate(
@@ -58,6 +62,7 @@ def estimate(
     folds: int = 3,
     l2: float = 1.0,
     unit: str | None = None,
+    calibrate: Literal["temperature", "isotonic"] | None = None,
     seed: int = 0,
 ) -> Estimated:
     """P(item | request) of the logging policy, learnt from what it showed: each row's by a model
@@ -75,10 +80,14 @@ def estimate(
         folds: how many models, at least 2, in folds by a hash of the unit.
         l2: ridge of the logistic regression, in standard deviations; penalty on leaves of trees.
         unit: the column of clusters; default unit, user or slate, else the row.
+        calibrate: correct the estimates of each fold by what those of the other folds got wrong:
+            "temperature" by one number, for models that are too sure or too timid throughout;
+            "isotonic" by a monotone curve, for any other shape, in thousands of rows. Neither adds
+            what the model does not look at.
         seed: of the folds.
 
     Raises:
-        ConfigError: fewer than 2 folds, or l2 that is not positive.
+        ConfigError: fewer than 2 folds, l2 that is not positive, or an unknown `calibrate`.
         LogError: a log with availability sets, or with fewer than two items shown; an item that is
             shown in one fold only, so that the others do not know it.
 
@@ -87,22 +96,14 @@ def estimate(
     >>> made.log.meta.propensity, [round(p, 1) for p in made.log.frame["propensity"][:2]]
     ('estimated', [0.3, 0.7])
     """
-    if folds < 2 or not l2 > 0:
-        raise ConfigError(f"folds is at least 2 and l2 positive, found folds={folds}, l2={l2}.")
-    if "available" in log.columns:
-        raise LogError(
-            "propensities under availability sets are not estimated here, since a model of all "
-            "items would give some to those that could not be shown. Log them: docs/logging.md."
-        )
-    if log.frame["item"].n_unique() < 2:
-        raise LogError(f"{log!r} shows fewer than two items, so there is nothing to learn.")
+    _check(log, folds, l2, calibrate)
     known = attributes(log.users, users, "users").to(torch.float64)
-    blocks = list(_blocks(log, unit))
-    item = torch.cat([block.slate.item[:, 0] for block in blocks])  # (n,)
-    context = cat([block.context for block in blocks])
-    rows = Inputs.of(context, known).table(context)  # (n, C)
-    fold = torch.cat([fold_of(block.unit, folds, seed) for block in blocks])  # (n,)
+    block = rows_of(log, unit)
+    item, fold = block.slate.item[:, 0], fold_of(block.unit, folds, seed)  # (n,)
+    rows = Inputs.of(block.context, known).table(block.context)  # (n, C)
     chance = _chances(rows, item, fold, _model(kind, l2), log.n_items)  # (n, n_items)
+    if calibrate is not None:
+        chance = cross_calibrated(chance, item, fold, CALIBRATORS[calibrate])
     own = chance.gather(1, item[:, None])[:, 0]  # (n,)
     frame = log.frame.with_columns(propensity=pl.Series(own.numpy(), dtype=pl.Float64))
     meta = replace(log.meta, propensity="estimated", draws=None, floor=None)
@@ -115,11 +116,21 @@ def estimate(
     return Estimated(made, float(off), bins, balance(own, item, log), slope, intercept)
 
 
-def _blocks(log: Log, unit: str | None) -> Iterator[Block]:
-    problems = Problems()
-    for part in log.parts():
-        yield part.record(problems, unit)
-    problems.raise_any()
+def _check(log: Log, folds: int, l2: float, calibrate: str | None) -> None:
+    if folds < 2 or not l2 > 0:
+        raise ConfigError(f"folds is at least 2 and l2 positive, found folds={folds}, l2={l2}.")
+    if calibrate is not None and calibrate not in CALIBRATORS:
+        raise ConfigError(
+            f"calibrate is one of {[None, *CALIBRATORS]}, found {calibrate!r}."
+            f"{nearest(calibrate, CALIBRATORS)}"
+        )
+    if "available" in log.columns:
+        raise LogError(
+            "propensities under availability sets are not estimated here, since a model of all "
+            "items would give some to those that could not be shown. Log them: docs/logging.md."
+        )
+    if log.frame["item"].n_unique() < 2:
+        raise LogError(f"{log!r} shows fewer than two items, so there is nothing to learn.")
 
 
 def _chances(rows: Tensor, item: Tensor, fold: Tensor, model: Any, n_items: int) -> Tensor:
@@ -156,59 +167,80 @@ def _model(kind: Literal["logistic", "boosting"], l2: float) -> Any:
     )
 
 
-def calibration(chance: Tensor, shown: Tensor, bins: int = BINS) -> pl.DataFrame:
-    """Estimates and shares shown in bins of equal counts: columns estimate, shown, n.
+@dataclass(frozen=True)
+class Comparison:
+    """Logged propensities beside estimated ones.
+
+    Attributes:
+        slope, intercept: of log-odds as estimated on log-odds as logged, a logistic regression of
+            the estimate over the shown items: 1 and 0 where the two agree. Above 1 the logged ones
+            are too even, below 1 too extreme; the intercept is a factor on the odds of all. The
+            slope is NaN where the logged ones hardly differ.
+        items: `balance` of the logged ones, which reads no estimate.
+        estimated: what they are compared with.
+    """
+
+    slope: float
+    intercept: float
+    items: pl.DataFrame
+    estimated: Estimated
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the slope lies in [0.8, 1.25], or there is none, and no item is rejected."""
+        return not _off(self.slope) and not self.items["rejected"].any()
+
+
+def compare(log: Log, estimated: Estimated | None = None) -> Comparison:
+    """Whether logged propensities fit what the log shows: against estimated ones, and item by item.
+
+    The slope finds propensities that are too even or too extreme everywhere: another temperature,
+    a mixture that was not logged, those of another policy. `items` finds items whose propensities
+    are wrong on average. Neither finds errors that cancel over the rows of an item and keep the
+    spread. A slope below 1 is also what right propensities give where the logger looked at more
+    than the estimate did: judge it only where the estimate knows what the logger knew.
 
     Args:
-        chance: (n, n_items) estimated probabilities.
-        shown: (n, n_items) bool.
-        bins: how many.
+        log: rows with propensities.
+        estimated: what `estimate` made of this log; None: made here with its defaults.
 
-    >>> half = torch.tensor([[0.25, 0.75]] * 4)
-    >>> hit = torch.tensor([[False, True]] * 3 + [[True, False]])
-    >>> calibration(half, hit, bins=2).rows()
-    [(0.25, 0.25, 4), (0.75, 0.75, 4)]
+    Raises:
+        LogError: a log without propensities, with some that are null, or an estimate of other rows.
+
+    Warns:
+        RecfbWarning: a slope outside [0.8, 1.25], or items that are rejected.
+
+    >>> rows = {"item": [0, 1, 1] * 300, "reward": [1] * 900, "unit": range(900)}
+    >>> log = Log.of({**rows, "propensity": [1 / 3, 2 / 3, 2 / 3] * 300})
+    >>> made = compare(log)
+    >>> round(made.slope, 1), made.agrees
+    (1.0, True)
     """
-    order = chance.flatten().argsort(stable=True)
-    p, hit = chance.flatten()[order].double(), shown.flatten()[order].double()
-    pieces = zip(p.tensor_split(bins), hit.tensor_split(bins), strict=True)
-    rows = [(float(a.mean()), float(b.mean()), len(a)) for a, b in pieces if len(a)]
-    return pl.DataFrame(rows, schema=["estimate", "shown", "n"], orient="row")
+    log.require("propensity")
+    logged = log.frame["propensity"]
+    if logged.null_count():
+        raise LogError(
+            f"{logged.null_count():,} of {len(logged):,} rows have no propensity to compare. Leave "
+            'them out: log.filter(pl.col("propensity").is_not_null()).'
+        )
+    estimated = estimate(log) if estimated is None else estimated
+    other, item = estimated.log.frame, log.tensor("item")
+    if not other["item"].equals(log.frame["item"]):
+        raise LogError("the estimate is of other rows than the log: compare(log, estimate(log)).")
+    own = log.tensor("propensity").double()
+    slope, intercept = recalibration(own, estimated.log.tensor("propensity"))
+    made = Comparison(slope, intercept, balance(own, item, log), estimated)
+    if not made.agrees:
+        wrong = made.items.filter("rejected")["id"].to_list()
+        found = [f"slope {slope:.2f} against the estimate"] * _off(slope)
+        found += [f"items shown more or less often than they say: {wrong[:5]}"] * bool(wrong)
+        text = f"logged propensities do not fit the log: {'; '.join(found)}."
+        warnings.warn(text, RecfbWarning, stacklevel=2)
+    return made
 
 
-def recalibration(chance: Tensor, shown: Tensor, steps: int = 25) -> tuple[float, float]:
-    """Slope and intercept of a logistic regression of `shown` on log-odds, by Newton's steps.
-
-    >>> p = torch.tensor([[0.2, 0.8]] * 5, dtype=torch.float64)
-    >>> hit = torch.tensor([[False, True]] * 4 + [[True, False]])
-    >>> slope, intercept = recalibration(p, hit)
-    >>> round(slope, 6), round(intercept, 6) + 0
-    (1.0, 0.0)
-    """
-    odds = torch.logit(chance.double(), eps=1e-9).flatten()  # (N,)
-    x, y = torch.stack([odds, torch.ones_like(odds)], 1), shown.flatten().double()
-    beta = torch.tensor([1.0, 0.0], dtype=torch.float64)
-    for _ in range(steps):
-        p = torch.sigmoid(x @ beta)
-        gram = x.T @ (x * (p * (1 - p))[:, None])
-        ridge = 1e-9 * len(x) * torch.eye(2, dtype=torch.float64)  # where all odds are the same
-        beta = beta + torch.linalg.solve(gram + ridge, x.T @ (y - p))
-    return float(beta[0]), float(beta[1])
+def _off(slope: float) -> bool:
+    return slope < 0.8 or slope > 1.25
 
 
-def balance(own: Tensor, item: Tensor, log: Log) -> pl.DataFrame:
-    """For each item the mean of 1[shown] / propensity, which is 1 where propensities are right:
-    columns id, mean, se, z, over rows as independent."""
-    n = len(own)
-    total = torch.zeros(log.n_items, dtype=torch.float64).index_add_(0, item, 1 / own)
-    square = torch.zeros(log.n_items, dtype=torch.float64).index_add_(0, item, own**-2)
-    mean = total / n
-    se = ((square / n - mean.square()) / max(1, n - 1)).clamp(min=0).sqrt()
-    z = torch.where(se > 0, (mean - 1) / se, 0.0)
-    columns = {"mean": mean, "se": se, "z": z}
-    return pl.DataFrame(
-        {"id": log.items["id"], **{key: column.numpy() for key, column in columns.items()}}
-    )
-
-
-__all__ = ["Estimated", "balance", "calibration", "estimate", "recalibration"]
+__all__ = ["Comparison", "Estimated", "compare", "estimate"]

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Protocol, Self, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recfb.contracts import Context, Fitted
+from recfb.contracts import Block, Component, Context, Fitted, Policy
 from recfb.data import Log
 from recfb.data.attributes import attributes
 from recfb.data.pairs import Pairs
-from recfb.errors import ConfigError, LogError, UnboundError
+from recfb.errors import ConfigError, LogError, UnboundError, nearest
+from recfb.evaluation.binding import ready
 from recfb.evaluation.crossfit import top_by
+from recfb.evaluation.weighting import Weighting, row_weights
 from recfb.exposures.logistic import standardised
-from recfb.interop.design import Heads, Inputs, crossed, known_rewards
+from recfb.interop.design import Formula, Heads, Inputs, Rowwise, crossed, known_rewards
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-
-MOST_CELLS = 1 << 22
-"""At most so many numbers of a table that is predicted from are held at once."""
 
 MOST_CATEGORIES = 255
 """Items that the trees can tell apart by their number alone."""
@@ -36,38 +34,33 @@ class Estimator(Protocol):
     def predict(self, X: Array) -> Array: ...
 
 
-class Formula(Protocol):
-    """What was learnt: rows (B, C) and items (B, M), or all of them -> rewards, float64."""
+def _check_weighting(weighting: str, target: Policy | None) -> None:
+    names = get_args(Weighting)
+    if weighting not in names:
+        raise ConfigError(f"weighting is one of {names}.{nearest(weighting, names)}")
+    if (weighting == "normal") != (target is None):
+        raise ConfigError(
+            f"weighting={weighting!r} and target={target!r}: a weighted fit is for one policy, and "
+            'an unweighted one for none. Try Reward("linear", weighting="iw", target=policy).'
+        )
 
-    def __call__(self, rows: Tensor, item: Tensor | None) -> Tensor: ...
+
+def _array(weight: Tensor | None) -> Array | None:
+    return None if weight is None else weight.numpy()
 
 
-@dataclass(frozen=True)
-class Rowwise:
-    """An estimator of [rows, what is known of the item]; a classifier's classes are rewards."""
+def _weighed(model: Any, weight: Tensor | None) -> dict[str, Array]:
+    """The option of `fit` that weighs rows, where they are weighed."""
+    from sklearn.utils.validation import has_fit_parameter
 
-    estimator: Any
-    items: Tensor  # (n_items, E)
-
-    def __call__(self, rows: Tensor, item: Tensor | None) -> Tensor:
-        if item is None:
-            item = torch.arange(len(self.items)).expand(len(rows), -1)  # (B, n_items)
-        some = max(1, MOST_CELLS // max(1, item.shape[1] * (rows.shape[1] + self.items.shape[1])))
-        made = [torch.empty(0, item.shape[1], dtype=torch.float64)]
-        for start in range(0, len(rows), some):
-            at = item[start : start + some]  # (b, M)
-            x = rows[start : start + some, None].expand(-1, at.shape[1], -1)  # (b, M, C)
-            table = torch.cat([x, self.items[at]], 2).flatten(0, 1)  # (b * M, C + E)
-            made.append(self._predict(table).view(at.shape))
-        return torch.cat(made)
-
-    def _predict(self, table: Tensor) -> Tensor:
-        if not len(table):
-            return torch.empty(0, dtype=torch.float64)
-        if hasattr(self.estimator, "classes_"):
-            chance = torch.as_tensor(self.estimator.predict_proba(table.numpy()))  # (N, classes)
-            return chance.to(torch.float64) @ torch.as_tensor(self.estimator.classes_).double()
-        return torch.as_tensor(self.estimator.predict(table.numpy())).to(torch.float64)
+    if weight is None:
+        return {}
+    if not has_fit_parameter(model, "sample_weight"):
+        raise ConfigError(
+            f"{type(model).__name__}.fit takes no sample_weight, so it cannot weigh rows. Take an "
+            'estimator that does, such as "boosting", or weighting="normal".'
+        )
+    return {"sample_weight": weight.numpy()}
 
 
 class Reward(Fitted):
@@ -88,16 +81,25 @@ class Reward(Fitted):
     A position that the log did not show counts as none. Give it to `recfb.evaluate` wrapped in
     `evaluation.CrossFit`, or fitted on another log: gate G8 refuses a model of the evaluated rows.
 
+    With `weighting` the fit is most careful where the value of one policy, `target`, is decided:
+    "iw" where it plays, "mrdr" where its dr is noisy (`evaluation.weighting.fit_weight` has the
+    formulas). dr is unbiased for every other policy too, only not tuned to it: one model serves one
+    target. Rows of weight 0 are left out; `l2` is against the sum of the weights.
+
     Args:
         estimator: one of the names, or an estimator, which cannot be written to a configuration.
         items: columns of `log.items` in place of the item's number.
         users: columns of `log.users`.
         l2: ridge of linear and logistic, in standard deviations; penalty on leaves of boosting.
+        weighting: "normal", "iw" or "mrdr"; the latter two read propensities.
+        target: the policy that they weigh for, bound, or bound to the log's sizes when fitted.
 
     Raises:
         ConfigError: l2 is not positive; more items than trees can tell apart; a column that is not
-            there; requests with other features than those of the log.
-        LogError: a log without known rewards, or with rewards that a classifier cannot take.
+            there; requests with other features than those of the log; a weighting without a target,
+            a target without a weighting, or an estimator that cannot weigh rows.
+        LogError: a log without known rewards, or with rewards that a classifier cannot take;
+            weighting by propensities that are not there, or for a target that plays no logged item.
 
     >>> log = Log.of({"item": [0, 0, 1, 1], "reward": [1, 0, 1, 1]})
     >>> model = Reward("linear", l2=1e-9).bind(log).solve(log)
@@ -117,6 +119,8 @@ class Reward(Fitted):
         items: Sequence[str] = (),
         users: Sequence[str] = (),
         l2: float = 1.0,
+        weighting: Weighting = "normal",
+        target: Policy | None = None,
     ) -> None:
         super().__init__()
         names = ("linear", "logistic", "boosting")
@@ -124,12 +128,18 @@ class Reward(Fitted):
             raise ConfigError(f"estimator is one of {names}, or one of scikit-learn; {estimator!r}")
         if not l2 > 0:
             raise ConfigError(f"l2 is positive, found {l2}. For nearly none: l2=1e-6")
+        _check_weighting(weighting, target)
         self.estimator = estimator
         self.items, self.users = tuple(items), tuple(users)
         self.l2 = l2
+        self.weighting, self.target = weighting, target
         self.inputs: Inputs | None = None
         self.formula: Formula | None = None
         self.fitted_on: str | None = None
+
+    def parts(self) -> Iterator[tuple[str, Component]]:
+        """None: the target is a given, and nobody binds or resets it here."""
+        return iter(())
 
     def bind(self, log: Log) -> Self:
         """The columns of users and items."""
@@ -143,36 +153,45 @@ class Reward(Fitted):
 
     def solve(self, log: Log) -> Self:
         """Fit to the rows with a known reward, all of them in memory."""
-        context, item, reward = known_rewards(log)
-        self.inputs = Inputs.of(context, self.known)
-        rows = self.inputs.table(context)  # (n, C)
-        if self.estimator == "linear":
-            self.formula = self._linear(rows, item, reward)
-        elif self.estimator == "logistic":
-            self.formula = self._logistic(rows, item, reward)
-        else:
-            self.formula = self._rowwise(rows, item, reward)
+        block = known_rewards(log)
+        self.inputs = Inputs.of(block.context, self.known)
+        weight = self._weight(block, log)
+        if weight is not None:
+            played = weight > 0
+            block, weight = block[played], weight[played]
+        rows, item = self.inputs.table(block.context), block.slate.item[:, 0]  # (n, C), (n,)
+        reward = block.feedback.reward[:, 0].to(torch.float64)
+        learn = {"linear": self._linear, "logistic": self._logistic}
+        named = self.estimator if isinstance(self.estimator, str) else ""
+        self.formula = learn.get(named, self._rowwise)(rows, item, reward, weight)
         self.fitted_on = log.name
         return self
 
-    def _linear(self, rows: Tensor, item: Tensor, reward: Tensor) -> Heads:
+    def _weight(self, block: Block, log: Log) -> Tensor | None:
+        """What each row counts for: (n,), or nothing where all count the same."""
+        if self.target is None:
+            return None
+        return row_weights(block, ready(self.target, log, "target", 0), self.weighting)
+
+    def _linear(self, rows: Tensor, item: Tensor, reward: Tensor, weight: Tensor | None) -> Heads:
         from sklearn.linear_model import Ridge
 
-        assert self.inputs is not None
-        levels = 1 + self.inputs.positions
-        count = rows[:, :levels].sum(0)  # (levels,)
-        mean = rows[:, :levels].T @ reward / count.clamp(min=1)
-        mean = torch.where(count > 0, mean, reward.mean())  # (levels,)
+        levels, own = 1 + self._fitted().positions, torch.ones_like(reward)
+        own = own if weight is None else weight
+        count = rows[:, :levels].T @ own  # (levels,)
+        mean = rows[:, :levels].T @ (own * reward) / torch.where(count > 0, count, 1.0)
+        mean = torch.where(count > 0, mean, (own * reward).sum() / own.sum())  # (levels,)
         model = Ridge(alpha=self.l2, fit_intercept=False, solver="lsqr", tol=1e-12)
         model.fit(
-            crossed(rows, item, self._z() if self.items else None, self.n_items),
+            self._crossed(rows, item),
             (reward - rows[:, :levels] @ mean).numpy(),
+            sample_weight=_array(weight),
         )
         slope = self._slope(model.coef_, rows.shape[1])
         slope[:, :levels] += mean
         return Heads(slope)
 
-    def _logistic(self, rows: Tensor, item: Tensor, reward: Tensor) -> Heads:
+    def _logistic(self, rows: Tensor, item: Tensor, reward: Tensor, weight: Tensor | None) -> Heads:
         from sklearn.linear_model import LogisticRegression
 
         odd = (reward != 0) & (reward != 1)
@@ -187,14 +206,14 @@ class Reward(Fitted):
             slope[:, :levels] = reward[0]
             return Heads(slope)
         model = LogisticRegression(C=1 / self.l2, tol=1e-8, max_iter=1000)
-        model.fit(
-            crossed(rows, item, self._z() if self.items else None, self.n_items), reward.numpy()
-        )
+        model.fit(self._crossed(rows, item), reward.numpy(), sample_weight=_array(weight))
         slope += self._slope(model.coef_[0], rows.shape[1])
         slope[:, :levels] += float(model.intercept_[0])
         return Heads(slope, logit=True)
 
-    def _rowwise(self, rows: Tensor, item: Tensor, reward: Tensor) -> Rowwise:
+    def _rowwise(
+        self, rows: Tensor, item: Tensor, reward: Tensor, weight: Tensor | None
+    ) -> Rowwise:
         from sklearn.base import clone, is_classifier
         from sklearn.dummy import DummyRegressor
 
@@ -213,7 +232,8 @@ class Reward(Fitted):
                 )
             if bool((reward == reward[0]).all()):
                 model = DummyRegressor()
-        model.fit(torch.cat([rows, known[item]], 1).numpy(), reward.numpy())
+        table = torch.cat([rows, known[item]], 1).numpy()
+        model.fit(table, reward.numpy(), **_weighed(model, weight))
         return Rowwise(model, known)
 
     def _trees(self, width: int) -> Any:
@@ -231,6 +251,9 @@ class Reward(Fitted):
             early_stopping=False,
             random_state=0,
         )
+
+    def _crossed(self, rows: Tensor, item: Tensor) -> Any:
+        return crossed(rows, item, self._z() if self.items else None, self.n_items)
 
     def _slope(self, coefficient: Array, width: int) -> Tensor:
         """(E * C,) -> (n_items, C)."""

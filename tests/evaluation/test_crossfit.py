@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import pickle
+import threading
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,11 +32,12 @@ from recfb import (
 )
 from recfb.contracts import Block, Context, Model
 from recfb.data.door import Problems
-from recfb.estimate import Rows, average, dr
+from recfb.estimate import Rows, average, dm, dr
 from recfb.evaluate import Evaluation
 from recfb.evaluation import CrossFit
 from recfb.evaluation.cells import fold_of
 from recfb.evaluation.crossfit import column_of, solved, split
+from recfb.evaluation.prepare import Inputs
 from recfb.evaluation.report import Report
 from recfb.interop.obp import predicted
 from recfb.interop.sklearn import Reward
@@ -81,6 +85,8 @@ MODELS = {
     "boosting": Reward,
     "torch": Mean,
     "solver": solvers.Popularity,
+    "iw": lambda: Reward("linear", weighting="iw", target=Fixed(TARGET)),
+    "mrdr": lambda: Reward(weighting="mrdr", target=Fixed(TARGET)),
 }
 
 
@@ -130,24 +136,26 @@ def test_o_predictions_are_those_of_models_fitted_apart() -> None:
         assert torch.equal(found[mine], apart.scores(block.context[mine]))
 
 
-@pytest.mark.parametrize("name, n", [("sums", 4), ("linear", 3)])
+@pytest.mark.parametrize("name, n", [("sums", 4), ("linear", 3), ("mrdr", 3)])
 def test_o_cross_fitted_dr_is_unbiased_by_enumeration(name: str, n: int) -> None:
     """All 5^n logs of n rows: two items that pay 0 or 1, and a third that pays nothing."""
-    make = {"sums": Sums, "linear": lambda: Reward("linear")}[name]
     mu, pi, rate = [0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.3, 0.6, 0.0]
+    weighed = {"weighting": name, "target": Fixed(pi)} if name == "mrdr" else {}
+    make = Sums if name == "sums" else lambda: Reward("linear", **weighed)  # type: ignore[arg-type]
     outcomes = [(i, r) for i in range(3) for r in ((0.0, 1.0) if i < 2 else (0.0,))]
     unit = torch.arange(1, n + 1)
     assert len(fold_of(unit, 2, 0).unique()) == 2
     policy = torch.tensor(pi, dtype=torch.float64)
     mean, naive, total = 0.0, 0.0, 0.0
-    for rows in itertools.product(outcomes, repeat=n):
-        item = torch.tensor([i for i, _ in rows])
-        reward = torch.tensor([r for _, r in rows], dtype=torch.float64)
+    for shown in itertools.product(outcomes, repeat=n):
+        item = torch.tensor([i for i, _ in shown])
+        reward = torch.tensor([r for _, r in shown], dtype=torch.float64)
         chance = 1.0
-        for i, r in rows:
+        for i, r in shown:
             chance *= mu[i] * (rate[i] if r else 1 - rate[i])
         p = torch.tensor(mu, dtype=torch.float64)[item]
-        log = Log.of({"item": item, "reward": reward, "unit": unit}, n_items=3)
+        rows = {"item": item, "reward": reward, "unit": unit, "propensity": p}
+        log = Log.of(rows, n_items=3)
         block = block_of(log)
         for q, out in ((fitted(make(), log, folds=2).predict(block), True),
                        (make().bind(log).solve(log).scores(block.context), False)):  # fmt: skip
@@ -265,6 +273,54 @@ def test_o_a_recommender_is_trained_as_one_likes(small: Log) -> None:
     found = trained.predict(block_of(small))
     assert bool(((found > 0) & (found < 1)).all())
     assert "under a sigmoid" in report.notes[-1]
+
+
+def test_o_any_scorer_is_a_reward_model(small: Log) -> None:
+    about = pl.DataFrame({"id": range(4), "price": [0.1, 0.9, 0.4, 0.6]})
+    people = pl.DataFrame({"id": range(20), "age": [k / 20 for k in range(20)]})
+    log = small.with_items(about).with_users(people)
+    towers = scorers.TwoTower(users=["age"], items=["price"], dim=4)
+    model = CrossFit(Recommender(towers, objectives.MSE(), samplers.Logged()), folds=2)
+    report = run(log, reward_model=model, **EVERY)
+    assert report.table["value"].null_count() == 0 and level(report, "G8", "dr") == ""
+    assert "TwoTower" in report.notes[-1]
+
+
+# ---- folds side by side
+
+
+@pytest.mark.parametrize("name", ["linear", "boosting", "iw", "solver"])
+def test_o_threads_fit_the_same_models(name: str) -> None:
+    log = with_features(300, user=torch.arange(300) % 7)
+    block, model = block_of(log), CrossFit(MODELS[name]())
+    with ThreadPoolExecutor(3) as executor:
+        side = model.refit(log, solved, executor=executor).predict(block)
+    assert torch.equal(side, fitted(MODELS[name](), log).predict(block))
+
+
+def test_o_processes_fit_the_same_models(small: Log) -> None:
+    recommender = Recommender(scorers.MF(dim=2), objectives.MSE(), samplers.Logged())
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
+        for model in (Reward(), recommender):
+            alone = run(small, reward_model=CrossFit(model), **EVERY)
+            side = run(small, reward_model=CrossFit(model), executor=executor, **EVERY)
+            assert side.table.equals(alone.table)
+
+
+def test_o_evaluate_hands_its_executor_on(small: Log) -> None:
+    """But what draws from the generator of the process is not trained in threads."""
+    main, seen = threading.get_ident(), []
+
+    def train(log: Log, model: Any, seed: int) -> Any:
+        seen.append(threading.get_ident())
+        return solved(log, model, seed) if hasattr(model, "solve") else Says(0.5)
+
+    with ThreadPoolExecutor(1) as executor:
+        for model, own in ((Reward("linear"), False), (Says(0.5), True)):
+            seen.clear()
+            inputs = Inputs({"dm": dm}, {"t": Fixed(TARGET)}, CrossFit(model), None, None, 0, train)
+            inputs.prepare(small, executor)
+            assert len(seen) == 3 and {ident == main for ident in seen} == {own}
 
 
 @pytest.fixture

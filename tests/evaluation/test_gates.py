@@ -9,14 +9,18 @@ from typing import Any, Self
 import polars as pl
 import pytest
 import torch
-from ope_world import LOGGER, TARGET, Fixed, draw
+from ope_world import LOGGER, RATES, TARGET, Fixed, draw
 from torch import Tensor
 
 from recfb import Log, Meta, OverlapWarning, estimate, evaluate
 from recfb.contracts import Context, Finding
+from recfb.contracts.evaluating import Strata
 from recfb.data.history import History
-from recfb.evaluation.gates import unsupported, verdict
+from recfb.evaluation.gates import verdict
+from recfb.evaluation.gates.support import named, unsupported
 from recfb.evaluation.report import Report
+from recfb.evaluation.tables import of_items
+from recfb.random import stream
 
 
 class Says(torch.nn.Module):
@@ -85,7 +89,7 @@ def test_o_g3_few_rows_carry_the_number(rate: float, expected: str) -> None:
     log = draw(2000, rates=[rate] * 4)
     report = run(log, estimators=["ips", "snips", "dr"], interval="student")
     assert level(report, "G3", "ips") == level(report, "G3", "snips") == expected
-    assert level(report, "G3", "dr") == ""
+    assert level(report, "G3", "dr") == ("warn" if expected else "")  # dr only warns
     calm = run(log, estimators=["ips", "snips"], interval="likelihood")
     assert level(calm, "G3", "ips") == level(calm, "G3", "snips") == ""
     advice = report.gates.filter(gate="G3")["advice"].to_list()
@@ -150,8 +154,10 @@ def test_o_g5_looks_at_the_position() -> None:
 
 def test_o_unsupported_mass_by_hand() -> None:
     mass = torch.tensor([[[3.0, 1.0], [0.0, 4.0]]])
-    assert unsupported(mass, torch.tensor([[5.0, 0.0], [0.0, 2.0]]))[0] == 1 / 8
-    assert unsupported(None, None) is None
+    seen = torch.tensor([[5.0, 0.0], [0.0, 2.0]])
+    table = torch.cat([seen[None].repeat(6, 1, 1), mass, mass, mass])
+    found = of_items(table)
+    assert found is not None and unsupported(found)[0] == 1 / 8
 
 
 def sourced(**meta: Any) -> Log:
@@ -244,6 +250,186 @@ def test_o_g14_bias_of_shrinking_a_wrong_model() -> None:
     report = run(log, reward_model=wrong, estimators={"dros": hard, "switch": estimate.switch})
     assert level(report, "G14", "dros") == "fail"
     assert level(report, "G14", "switch") == ""  # no weight is above 10
+
+
+@pytest.mark.parametrize(
+    "share, weighting, robust",
+    [(0.02, "warn", "warn"), (0.1, "fail", "warn"), (0.4, "fail", "fail")],
+)
+def test_o_g5_where_the_logger_was_certain(share: float, weighting: str, robust: str) -> None:
+    log = draw(4000, logger=[0.25] * 4)
+    sure = pl.int_range(4000) < share * 4000
+    log = log.with_frame(
+        log.frame.with_columns(
+            propensity=pl.when(sure).then(1.0).otherwise("propensity"),
+            item=pl.when(sure).then(0).otherwise("item"),
+        )
+    )
+    report = run(log, [0.0, 0.3, 0.3, 0.4], estimators=["ips", "snips", "dr"])
+    found = report.gates.filter(gate="G5")
+    assert dict(found.select("estimator", "level").iter_rows()) == {
+        "ips": weighting, "snips": weighting, "dr": robust
+    }  # fmt: skip
+    text = f"{100 * share:.1f}% of the target's choices lie where the logging policy was certain"
+    assert all(text in evidence for evidence in found["evidence"])
+
+
+def halved(item: int, logger: list[float] = LOGGER, n: int = 4000) -> Log:
+    """A log that says half of an item's propensity."""
+    log = draw(n, logger=logger)
+    half = pl.when(pl.col("item") == item).then(0.5).otherwise(1.0)
+    return log.with_frame(log.frame.with_columns(propensity=pl.col("propensity") * half))
+
+
+@pytest.mark.parametrize("target, expected", [(TARGET, "fail"), ([0.32, 0.32, 0.32, 0.04], "warn")])
+def test_o_g6_an_item_with_wrong_propensities(target: list[float], expected: str) -> None:
+    wrong = run(halved(3), target, estimators=["ips", "snips", "dr", "dm"])
+    found = wrong.gates.filter(gate="G6")
+    for name in ("ips", "snips", "dr"):
+        assert found.filter(estimator=name)["level"][0] == expected
+    assert not found.filter(estimator="dm").height
+    text = found.filter(estimator="snips")["evidence"][0]
+    assert text.startswith("3 of 12 items do not fit their propensities, most of all item 3 at pos")
+    times = float(text.split("shown ")[1].split(" times")[0])
+    assert times == pytest.approx(2, abs=0.4)
+
+
+def test_o_g6_false_alarms_are_rare() -> None:
+    alarms = 0
+    for seed in range(200):
+        report = run(draw(1000, seed=seed), estimators=["snips"])
+        alarms += level(report, "G6", "snips") != ""
+    assert alarms <= 6
+
+
+def dated(log: Log, days: int) -> Log:
+    """Rows of so many days."""
+    day = 19_000 + pl.int_range(len(log)) * days // len(log)
+    return log.with_frame(log.frame.with_columns(time=day * 86_400_000_000))
+
+
+def test_o_g6_a_day_with_wrong_propensities() -> None:
+    log = dated(draw(8000), 5)
+    wrong = pl.col("time") == 19_002 * 86_400_000_000
+    swapped = log.with_frame(
+        log.frame.with_columns(
+            propensity=pl.when(wrong).then(2.5 * pl.col("propensity")).otherwise("propensity")
+        ).with_columns(pl.col("propensity").clip(upper_bound=1.0))
+    )
+    report = run(swapped, estimators=["snips"])
+    texts = report.gates.filter(gate="G6")["evidence"].to_list()
+    assert any("the weights of 2022-01-10 average 0.4" in text for text in texts)
+    assert any("20.0% of the rows lie in such" in text for text in texts)
+    assert level(run(log, estimators=["snips"]), "G6", "snips") == ""
+
+
+def test_o_g6_a_logger_with_wrong_propensities() -> None:
+    log = draw(8000)
+    log = log.with_frame(log.frame.with_columns(logger=pl.int_range(8000) % 3))
+    half = pl.when(pl.col("logger") == 1).then(0.5).otherwise(1.0)
+    wrong = log.with_frame(log.frame.with_columns(propensity=pl.col("propensity") * half))
+    texts = run(wrong, estimators=["snips"]).gates.filter(gate="G6")["evidence"].to_list()
+    assert any("the weights of logger 1 average" in text for text in texts)
+    assert level(run(log, estimators=["snips"]), "G6", "snips") == ""
+
+
+@pytest.mark.parametrize(
+    "kind, key, span, words",
+    [(1, 3, 1, "position 3"), (2, 0, 8, "logger 0"), (0, 7, 1, "round 7"),
+     (0, 3, 4, "rounds 12 to 15"), (3, 19_002, 1, "2022-01-10"),
+     (3, 9_501, 2, "2022-01-10 to 2022-01-11")],
+)  # fmt: skip
+def test_o_strata_in_words(kind: int, key: int, span: int, words: str) -> None:
+    one = torch.ones(1)
+    found = Strata(
+        torch.tensor([kind]), torch.tensor([key]), *[one] * 4, one[None], one[None], span
+    )
+    assert named(found, 0) == words
+
+
+def test_o_g9_the_model_alone_says_something_else() -> None:
+    log = draw(4000)
+    wrong = run(log, reward_model=Says(0.1, "other"), estimators=["dr", "snips", "dm", "dros"])
+    assert level(wrong, "G9", "dr") == "note"  # dr corrects it
+    assert (
+        level(wrong, "G9", "snips") == level(wrong, "G9", "dm") == level(wrong, "G9", "dros") == ""
+    )
+    assert verdict_of(wrong, "dr") == "usable"
+    good = run(log, reward_model=Says(0.5, "other"), estimators=["dr"])
+    assert level(good, "G9", "dr") == ""
+
+
+@pytest.mark.parametrize("rise, expected", [(0.0, ""), (0.3, "warn")])
+def test_o_g11_rewards_drift(rise: float, expected: str) -> None:
+    log = dated(draw(6000, rates=[0.3] * 4), 6)
+    up = torch.rand(6000, generator=stream(1)) < rise * torch.arange(6000) / 6000
+    reward = torch.maximum(log.tensor("reward"), up.double())
+    frame = log.frame.with_columns(reward=pl.Series(reward.numpy(), dtype=pl.Float32))
+    report = run(log.with_frame(frame), estimators=["snips", "dm"])
+    assert level(report, "G11", "snips") == level(report, "G11", "dm") == expected
+
+
+def test_o_g11_weights_drift() -> None:
+    log = dated(draw(6000, logger=[0.25] * 4, rates=[0.5] * 4), 6)
+    factor = 1 + 0.4 * pl.int_range(6000) / 6000
+    drifting = log.with_frame(log.frame.with_columns(propensity=pl.col("propensity") / factor))
+    report = run(drifting, estimators=["snips", "dm"])
+    found = report.gates.filter(gate="G11")
+    assert found["estimator"].to_list() == ["snips"] and found["level"].to_list() == ["warn"]
+    assert "mean weight drifts over periods" in found["evidence"].item()
+    few = run(dated(draw(100), 6), estimators=["dr"])  # 17 rows a day tell nothing
+    assert level(few, "G11", "dr") == ""
+
+
+def lacking(log: Log, where: pl.Expr, share: float = 0.5) -> Log:
+    """A log in which a share of some rows has no reward."""
+    drawn = pl.Series(torch.rand(len(log), generator=stream(2)).numpy())
+    gone = where & (drawn < share)
+    return log.with_frame(log.frame.with_columns(reward=pl.when(~gone).then("reward")))
+
+
+@pytest.mark.parametrize(
+    "where, share, expected, words",
+    [(pl.lit(True), 0.05, "warn", "have no known reward"),
+     (pl.col("item") == 0, 0.3, "fail", "the item decides which"),
+     (pl.col("time") >= 19_005 * 86_400_000_000, 0.3, "fail", "most of them late"),
+     (pl.col("time") < 19_001 * 86_400_000_000, 0.3, "warn", "have no known reward"),
+     (pl.col("item") == 0, 0.01, "", "")],
+)  # fmt: skip
+def test_o_g12_rewards_missing(where: pl.Expr, share: float, expected: str, words: str) -> None:
+    report = run(lacking(dated(draw(6000), 6), where, share), estimators=["snips"])
+    assert level(report, "G12", "snips") == expected
+    found = report.gates.filter(gate="G12")["evidence"].to_list()
+    assert all(words in text for text in found)
+
+
+def test_o_g12_few_missing_ones_of_rare_rewards() -> None:
+    log = lacking(draw(60_000, rates=[0.002] * 4), pl.lit(True), 0.004)
+    report = run(log, estimators=["snips"])
+    assert level(report, "G12", "snips") == "warn"  # they could be twice the value
+
+
+def test_o_g13_few_units() -> None:
+    for units, expected in ((49, "warn"), (50, "")):
+        log = draw(4900, unit=torch.arange(4900) % units)
+        assert level(run(log, estimators=["snips"], buckets=1 << 16), "G13", "snips") == expected
+
+
+@pytest.mark.parametrize("alike, expected", [(True, "warn"), (False, "")])
+def test_o_g13_rows_of_a_unit_are_alike(alike: bool, expected: str) -> None:
+    g = stream(0)
+    unit = torch.arange(4000) // 10
+    mood = torch.rand(400, generator=g)[unit] if alike else torch.rand(4000, generator=g)
+    log = draw(4000, unit=unit)
+    reward = (mood < torch.tensor(RATES)[log.tensor("item")]).float()
+    frame = log.frame.with_columns(reward=pl.Series(reward.numpy()))
+    report = run(log.with_frame(frame), estimators=["snips", "dr", "dm"])
+    for name in ("snips", "dr"):
+        assert level(report, "G13", name) == expected
+    if alike:
+        text = report.gates.filter(gate="G13", estimator="snips")["evidence"].item()
+        ratio = float(text.split("is ")[1].split(" times")[0])
+        assert 1.2 < ratio < 10**0.5
 
 
 def test_o_dm_is_at_best_usable_with_care() -> None:

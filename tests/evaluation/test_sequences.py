@@ -208,7 +208,7 @@ def test_o_t3_parts_in_any_order_are_bit_equal(kind: str, tmp_path: Path) -> Non
     with ThreadPoolExecutor(2) as executor:
         threads = evaluate(log, POLICIES, estimators=["ips"], interval=kind, executor=executor)
     table = plan.report(whole).table
-    loaded = State.load(other.compact().save(tmp_path / "state"))
+    loaded = State.load(other.compact().save(tmp_path / "state.parquet"))
     for state in (other, whole.compact(), loaded, threads.state):
         assert plan.report(state).table.equals(table)
     assert set(table["method"]) == {kind} and table["lower"].null_count() == 0

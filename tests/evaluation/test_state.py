@@ -30,12 +30,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def bits(state: State) -> list[torch.Tensor]:
-    return [
-        x
-        for cell in state.groups().values()
-        for x in (cell.sums, cell.top, cell.mass, cell.seen)
-        if x is not None
-    ]
+    return [x for cell in state.groups().values() for x in cell if isinstance(x, torch.Tensor)]
 
 
 def same(a: State, b: State) -> bool:
@@ -158,14 +153,43 @@ def test_plan_and_state_are_pickled_and_saved(tmp_path: Path) -> None:
     copy = pickle.loads(pickle.dumps(plan))
     state = plan.scan(log)
     assert same(state, pickle.loads(pickle.dumps(copy.scan(log))))
-    loaded = State.load(state.save(tmp_path / "state"))
+    loaded = State.load(state.save(tmp_path / "state.parquet"))
     assert loaded.facts == state.facts and loaded.parts == state.parts
     assert same(loaded, state)
     assert plan.report(loaded).table.equals(plan.report(state).table)
-    file = tmp_path / "state" / "cells.parquet"
-    file.write_bytes(file.read_bytes()[:-9] + b"123456789")
-    with pytest.raises(PrepareError, match=r"cells\.parquet is damaged"):
-        State.load(tmp_path / "state")
+
+
+def test_a_state_is_one_file_that_knows_whether_it_is_whole(tmp_path: Path) -> None:
+    plan = Evaluation(POLICIES)
+    state = plan.scan(draw(700))
+    with pytest.raises(
+        ConfigError, match=r"one \.parquet file, found 'state'\. Try 'state\.parquet'"
+    ):
+        state.save(tmp_path / "state")
+    file = state.save(tmp_path / "state.parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["state.parquet"]
+    whole = file.read_bytes()
+    for broken in (whole[: len(whole) // 2], b"", b"no state"):
+        file.write_bytes(broken)
+        with pytest.raises(PrepareError, match=r"state\.parquet cannot be read as a state"):
+            State.load(file)
+    frame, metadata = pl.read_parquet(whole), pl.read_parquet_metadata(whole)
+    kept = {key: text for key, text in metadata.items() if key.startswith("recfb")}
+    changes = (
+        frame.with_columns(n=pl.col("n") + 1),
+        frame.with_columns(low=pl.col("low") / 2),
+        frame.with_columns(sums=pl.col("sums").list.eval(pl.element() + 1e-9)),
+        frame.with_columns(where=pl.lit("row 1")),
+    )
+    for other in changes:
+        other.write_parquet(file, metadata=kept)
+        with pytest.raises(PrepareError, match=r"is damaged: its content is not what was saved"):
+            State.load(file)
+    frame.write_parquet(file, metadata=kept)
+    assert same(State.load(file), state)
+    frame.write_parquet(file)
+    with pytest.raises(PrepareError, match="is no state of an evaluation"):
+        State.load(file)
 
 
 def test_parts_are_ordered_by_number() -> None:

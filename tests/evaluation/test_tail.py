@@ -66,7 +66,7 @@ def test_g2_by_the_shape_of_the_tail(k: float, found: dict[str, str]) -> None:
     assert levels(logged(k), "G2") == found
 
 
-@pytest.mark.parametrize(("unknown", "warns"), [(0, False), (50, False), (60, True)])
+@pytest.mark.parametrize(("unknown", "warns"), [(0, False), (5, False), (40, True)])
 def test_g12_counts_rewards_that_are_not_known(unknown: int, warns: bool) -> None:
     found = levels(logged(0.1, unknown=unknown), "G12")
     assert set(found.values()) == ({"warn"} if warns else set())

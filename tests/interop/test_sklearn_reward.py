@@ -18,7 +18,6 @@ from recfb import ConfigError, Log, LogError, UnboundError
 from recfb.config import build
 from recfb.contracts import Context, Fitted, Model, describe
 from recfb.interop import design
-from recfb.interop import sklearn as ours
 from recfb.interop.sklearn import Reward
 from recfb.policies import Ranked
 from recfb.random import stream
@@ -194,7 +193,7 @@ def test_o_one_answer_in_every_form(estimator: Any, monkeypatch: pytest.MonkeyPa
     assert torch.allclose(model.scores(some), whole.gather(1, pairs))
     assert torch.equal(model.top(context, 2)[:, 0], whole.argmax(1))
     assert torch.allclose(model.scores(context[torch.tensor([7, 3])]), whole[[7, 3]])
-    monkeypatch.setattr(ours, "MOST_CELLS", 100)
+    monkeypatch.setattr(design, "MOST_CELLS", 100)
     assert torch.allclose(model.scores(context), whole)
     assert model.scores(context[:0]).shape == (0, 4)
 
