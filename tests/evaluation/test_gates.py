@@ -17,6 +17,7 @@ from recfb.contracts import Context, Finding
 from recfb.contracts.evaluating import Strata
 from recfb.data.history import History
 from recfb.evaluation.gates import verdict
+from recfb.evaluation.gates.rewards import late_p, missing_p, trend_z
 from recfb.evaluation.gates.support import named, unsupported
 from recfb.evaluation.report import Report
 from recfb.evaluation.tables import of_items
@@ -379,6 +380,54 @@ def test_o_g11_weights_drift() -> None:
     assert "mean weight drifts over periods" in found["evidence"].item()
     few = run(dated(draw(100), 6), estimators=["dr"])  # 17 rows a day tell nothing
     assert level(few, "G11", "dr") == ""
+
+
+def test_o_g11_leaves_short_periods_out() -> None:
+    strata = [torch.arange(6), torch.tensor([500.0, 500, 500, 500, 29, 29])]
+    share = torch.tensor([0.5, 0.5, 0.5, 0.5, 1.0, 0.9])
+    z = trend_z(strata[0].double(), strata[1], strata[1] * share, strata[1] * share)
+    assert abs(float(z)) > 3  # the short ones would decide
+    day = torch.repeat_interleave(strata[0], strata[1].long())
+    place = torch.cat([torch.arange(int(n)) for n in strata[1].tolist()])
+    reward = (place < (strata[1] * share).round()[day]).double()
+    log = draw(len(day), logger=[0.25] * 4)
+    time = pl.Series((19_000 + day).numpy()) * 86_400_000_000
+    frame = log.frame.with_columns(time=time, reward=pl.Series(reward.numpy()).cast(pl.Float32))
+    assert level(run(log.with_frame(frame), estimators=["dm"]), "G11", "dm") == ""
+
+
+def test_o_g11_knows_that_rows_of_a_unit_are_alike() -> None:
+    warned = {True: 0, False: 0}
+    for seed in range(12):
+        mood = torch.rand(60, generator=stream(seed, "mood"))[torch.arange(6000) // 100]
+        reward = (mood < 0.5).float()
+        for clustered in warned:
+            unit = torch.arange(6000) // (100 if clustered else 1)
+            log = dated(draw(6000, logger=[0.25] * 4, unit=unit), 6)
+            frame = log.frame.with_columns(reward=pl.Series(reward.numpy()))
+            report = run(log.with_frame(frame), estimators=["dm"])
+            warned[clustered] += level(report, "G11", "dm") == "warn"
+    assert warned[False] >= 8 and warned[True] <= 2
+
+
+def test_o_g12_items_with_few_rows_prove_nothing() -> None:
+    gone, seen = torch.tensor([200.0, 200.0, 3.0]), torch.tensor([9800.0, 9800.0, 0.0])
+    assert missing_p(gone, seen) > 0.5 and missing_p(gone[2:], seen[2:]) == 1.0
+    assert missing_p(gone * torch.tensor([1.5, 0.5, 1]), seen) < 1e-9
+
+
+def test_o_g12_late_is_the_last_tenth() -> None:
+    key = torch.arange(20)
+    one = [torch.ones(20)] * 2 + [torch.ones(1, 20)] * 2
+    seen = torch.full((20,), 100.0)
+    late, early = torch.zeros(20), torch.zeros(20)
+    late[18:], early[:18] = 10.0, 10.0
+    kind = torch.zeros(20)
+    assert late_p(Strata(kind, key, seen, late, *one, 1)) < 1e-9
+    assert late_p(Strata(kind, key, seen, early, *one, 1)) > 0.5
+    middle = torch.zeros(20)
+    middle[10:18] = 10.0
+    assert late_p(Strata(kind, key, seen, middle, *one, 1)) > 0.5
 
 
 def lacking(log: Log, where: pl.Expr, share: float = 0.5) -> Log:

@@ -123,6 +123,34 @@ def test_o_2_5_groups_have_tables_of_their_own() -> None:
     assert half.key[half.kind == 2].tolist() == [0]
 
 
+def test_o_2_5_groups_have_their_own_numbers() -> None:
+    log = marked()
+    policies = {"t": Fixed(TARGET)}
+    report = evaluate(log, policies, estimators=["ips"], by="logger")
+    for logger in (0, 1):
+        alone = evaluate(log.filter(pl.col("logger") == logger), policies, estimators=["ips"])
+        mine = report.table.filter(logger=str(logger))
+        assert mine["value"].item() == pytest.approx(alone.table["value"].item(), rel=1e-12)
+        assert mine["max_weight"].item() == alone.table["max_weight"].item()
+
+
+def test_o_2_5_a_position_of_which_no_reward_is_known() -> None:
+    log = draw(300)
+    last = pl.col("position") == 3
+    log = log.with_frame(log.frame.with_columns(reward=pl.when(~last).then(pl.col("reward"))))
+    items = items_of(cell_of(log)[""])
+    assert items.seen.shape == (4, 4) and float(items.gone[3].sum()) == 100
+    assert float(items.seen[3].sum()) == 0
+
+
+def test_o_12_3_weights_below_one_have_a_variance_too() -> None:
+    w, n = torch.tensor([[900.0]]).double(), torch.tensor([1000.0]).double()
+    ww = torch.tensor([[820.0]]).double()  # sum w^2 < sum w: the ratio form would be negative
+    one = torch.ones(1)
+    z = weight_z(Strata(one, one, n, one, one, one, w, ww, 1), torch.ones(1).double())
+    assert float(z) == pytest.approx(-100 / (820 - 810) ** 0.5)
+
+
 def test_o_2_5_many_groups_are_not_described() -> None:
     log = draw(8000)
     log = log.with_frame(log.frame.with_columns(area=pl.int_range(8000) % 20))
