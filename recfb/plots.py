@@ -56,7 +56,9 @@ def evaluated(
         at = [k for k, name in enumerate(rows["policy"]) if name == policy]
         axis.plot([value] * len(at), at, "|", color=INK, markersize=16, markeredgewidth=1.6)
     handles = [axis.plot([], [], "o", color=colour)[0] for colour in VERDICT.values()]
-    axis.legend(handles, list(VERDICT), frameon=False, fontsize=8, loc="best")
+    figure.legend(
+        handles, list(VERDICT), loc="outside lower right", ncols=3, frameon=False, fontsize=8
+    )
     return _finish(figure, title)
 
 

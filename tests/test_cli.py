@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -13,10 +15,11 @@ import torch
 import yaml
 from torch import Tensor
 
-from recfb import RecfbError, Recommender, load
+from recfb import Log, RecfbError, Recommender, evaluate, load
 from recfb.cli import VERBS, main
 from recfb.data.product import verify
 from recfb.evaluation import State
+from recfb.policies import Ranked, Uniform
 
 
 @pytest.fixture(autouse=True)
@@ -275,6 +278,292 @@ def test_evaluate_reads_your_own_columns(capsys: pytest.CaptureFixture[str]) -> 
     assert last.startswith("third: 0.")
     assert "of uniform, +" in last
     assert "decided." in last
+
+
+# ---- policies.yaml with runs, loggers and a reward model; yesterday's rows
+
+
+def shown_log(path: str, seed: int, days: int = 1, skus: int = 20) -> None:
+    """Requests of the members of `clicks`, one uniform sku each."""
+    g = random.Random(seed)
+    n = 600 * days
+    rows = {"member": [f"m{g.randrange(30)}" for _ in range(n)]}
+    rows |= {"sku": [100 + k % skus for k in range(n)], "p": [1 / skus] * n}
+    rows["bought"] = [int(g.random() < 0.1 + 0.02 * (sku % 20)) for sku in rows["sku"]]
+    pl.DataFrame(rows).with_columns(
+        pl.Series("week", [k // 100 % 2 for k in range(n)])
+    ).write_parquet(path)
+
+
+EVALUATE = ["--item", "sku", "--reward", "bought", "--propensity", "p", "--policies", "page.yaml"]
+
+
+def table_of(name: str) -> dict[tuple[str, str], dict[str, Any]]:
+    rows = pl.read_parquet(f"runs/{name}/table.parquet").to_dicts()
+    return {(row["policy"], row["estimator"]): row for row in rows}
+
+
+def test_a_fitted_run_is_a_policy_and_a_reward_model(clicks: Path) -> None:
+    assert (
+        main(["fit", str(clicks), *COLUMNS, "--model", "ALS", "--model.dim", "4", "--name", "als"])
+        == 0
+    )
+    shown_log("log.parquet", 0)
+    Path("page.yaml").write_text(
+        "policies:\n"
+        "  uniform: {class_path: Uniform}\n"
+        "  mixed: {run: runs/als, epsilon: 0.2}\n"
+        "  same: {class_path: Ranked, init_args: {model: {run: runs/als}, epsilon: 0.2}}\n"
+        "reward_model: {run: runs/als}\n"
+    )
+    command = ["evaluate", "log.parquet", "--user", "member", *EVALUATE, "--estimators", "ips,dr"]
+    assert main([*command, "--name", "e", "--seed", "3"]) in (0, 3)
+    found = table_of("e")
+    log = Log.read(
+        "log.parquet",
+        like=load("runs/als"),
+        user="member",
+        item="sku",
+        reward="bought",
+        propensity="p",
+    )
+    policies = {"uniform": Uniform(), "mixed": Ranked(load("runs/als"), epsilon=0.2)}
+    mine = evaluate(log, policies, estimators=["ips", "dr"], reward_model=load("runs/als"), seed=3)
+    for row in mine.table.to_dicts():
+        names = ["mixed", "same"] if row["policy"] == "mixed" else ["uniform"]
+        for name in names:
+            value = found[name, row["estimator"]]["value"]
+            assert value is None or value == pytest.approx(row["value"], rel=1e-12)
+    assert found["mixed", "ips"]["value"] is not None
+    config = yaml.safe_load(Path("runs/e/config.yaml").read_text())
+    assert config["page"]["policies"]["mixed"] == {"run": "runs/als", "epsilon": 0.2}
+    assert config["estimators"] == "ips,dr"
+
+
+def test_a_page_names_loggers_and_a_cross_fitted_reward_model(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    g = random.Random(1)
+    rows: dict[str, list[float]] = {"item": [], "reward": [], "propensity": [], "logger": []}
+    for k in range(2000):
+        who = k % 2
+        item = g.choices([0, 1], [0.5, 0.5] if who == 0 else [0.8, 0.2])[0]
+        p = 0.5 if who == 0 else [0.8, 0.2][item]
+        for column, value in zip(rows, (item, g.random() < 0.3 + 0.3 * item, p, who), strict=True):
+            rows[column].append(value)
+    pl.DataFrame(rows).with_columns(
+        pl.col("item", "logger").cast(pl.Int64), pl.col("reward").cast(pl.Int64)
+    ).write_parquet("log.parquet")
+    Path("page.yaml").write_text(
+        "policies:\n"
+        "  second: {class_path: BetaThompson, init_args: {alpha: [1, 90]}}\n"
+        "loggers:\n"
+        "  0: {class_path: Uniform}\n"
+        "  1: {class_path: BetaThompson, init_args: {alpha: [4, 1]}}\n"  # P(first) = 4 / 5
+        "reward_model:\n"
+        "  class_path: CrossFit\n"
+        "  init_args: {folds: 4, model: {class_path: Reward, init_args: {estimator: linear}}}\n"
+    )
+    command = ["evaluate", "log.parquet", "--policies", "page.yaml", "--name", "e"]
+    assert main([*command, "--estimators", "balanced_ips,balanced_dr"]) in (0, 3)
+    assert "cross-fitted Reward(estimator='linear'), 4 folds by unit" in capsys.readouterr().out
+    found = table_of("e")
+    truth = 0.6  # of the second item, which is nearly always chosen
+    for name in ("balanced_ips", "balanced_dr"):
+        assert found["second", name]["value"] == pytest.approx(truth, abs=0.08)
+
+
+@pytest.mark.parametrize(
+    ("page", "says"),
+    [
+        (
+            "policies: {u: {class_path: Uniform}}\nlogers: {0: {class_path: Uniform}}",
+            "Did you mean 'loggers'?",
+        ),
+        (
+            "polices: {u: {class_path: Uniform}}",
+            "'polices' is a policy by class_path or by run, found ['u']. Did you mean 'policies'?",
+        ),
+        ("u: {class_pth: Uniform}", "found ['class_pth']"),
+        ("u: {class_path: Uniform, init_arg: {}}", "Did you mean 'init_args'?"),
+        (
+            "u: {class_path: Ranked, init_args: {model: {run: runs/als, k: 3}}}",
+            "'k' does not go with run",
+        ),
+        ("u: {run: runs/als, epsilom: 0.1}", "Did you mean 'epsilon'?"),
+        ("u: {run: runs/none}", "runs/none is not a folder"),
+        ("u: Uniform", "found 'Uniform'"),
+        ("u: {class_path: Unifrm}", "Did you mean 'Uniform'?"),
+        ("policies: [Uniform]", "policies is a policy a line"),
+        ("policies: {u: {class_path: Uniform}}\nloggers: {a: {class_path: Uniform}}", "found 'a'"),
+        ("policies: {}", "which policies?"),
+        ("loggers: {0: {class_path: Uniform}}", "which policies?"),
+        ("[]", "has no policies"),
+        ("u: {class_path: subprocess.Popen}", "outside what a configuration"),
+        (
+            "reward_model: {class_path: CrossFit, init_args: {model: {class_path: ALS}, fold: 2}}\n"
+            "policies: {u: {class_path: Uniform}}",
+            "Did you mean 'folds'?",
+        ),
+    ],
+)
+def test_a_mistake_on_the_page_is_explained(
+    clicks: Path, page: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", str(clicks), *COLUMNS, "--model", "Popularity", "--name", "als"]) == 0
+    shown_log("log.parquet", 0)
+    Path("page.yaml").write_text(page)
+    assert main(["evaluate", "log.parquet", "--user", "member", *EVALUATE, "--name", "e"]) == 1
+    error = capsys.readouterr().err
+    assert says in error
+    assert len(error.strip().splitlines()) <= 3
+    assert not Path("runs/e").exists()
+
+
+def test_runs_of_other_items_are_not_evaluated_together(
+    clicks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown_log("other.parquet", 0, skus=5)
+    fit = ["fit", str(clicks), *COLUMNS, "--model", "Popularity", "--name", "a"]
+    assert main(fit) == 0
+    other = ["--user", "member", "--item", "sku", "--reward", "bought"]
+    assert main(["fit", "other.parquet", *other, "--model", "Popularity", "--name", "b"]) == 0
+    Path("page.yaml").write_text("a: {run: runs/a}\nb: {run: runs/b}\n")
+    command = ["evaluate", "other.parquet", "--user", "member", *EVALUATE]
+    assert main(command) == 1
+    assert "fitted to different users or items" in capsys.readouterr().err
+    Path("page.yaml").write_text("b: {run: runs/b}\n")
+    assert main(command) in (0, 3)
+    assert main([*command, "--like", "runs/a"]) == 1
+    assert "fitted to different users or items" in capsys.readouterr().err
+    shown_log("log.parquet", 0)
+    assert main(["evaluate", "log.parquet", "--user", "member", *EVALUATE]) == 1
+    assert "item" in capsys.readouterr().err  # 105 is no item of run b
+    ints = {"user": [0, 1], "item": ["a", "b"], "reward": [1, 1]}
+    pl.DataFrame(ints).write_parquet("ints.parquet")
+    assert main(["fit", "ints.parquet", "--model", "Popularity", "--name", "c"]) == 0
+    Path("page.yaml").write_text("c: {run: runs/c}\n")
+    assert main(["evaluate", "movietweetings", "--policies", "page.yaml"]) == 1
+    assert "rows of movietweetings have users or items" in capsys.readouterr().err
+
+
+def test_yesterday_and_today_are_one_report(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("page.yaml").write_text(
+        "uniform: {class_path: Uniform}\nfirst: {class_path: BetaThompson, init_args: {alpha: 2}}\n"
+    )
+    for day in range(3):
+        shown_log(f"day{day}.parquet", day)
+    days = [pl.read_parquet(f"day{day}.parquet") for day in range(3)]
+    pl.concat(days).write_parquet("all.parquet")
+    options = [*EVALUATE, "--estimators", "ips,snips", "--base", "uniform", "--interval", "student"]
+    assert main(["evaluate", "all.parquet", *options, "--name", "all"]) in (0, 3)
+    assert main(["evaluate", "day0.parquet", *options, "--name", "d0"]) in (0, 3)
+    assert main(["evaluate", "day1.parquet", *options, "--name", "d1", "--add", "runs/d0"]) in (
+        0,
+        3,
+    )
+    assert main(["evaluate", "day2.parquet", *options, "--name", "d2"]) in (0, 3)
+    first, last = "runs/d1/state.parquet", "runs/d2/state.parquet"
+    assert main(["evaluate", "day2.parquet", *options, "--name", "sum", "--add", first]) in (0, 3)
+    three = ["--add", first, "--add", last]
+    capsys.readouterr()
+    assert main(["evaluate", "day2.parquet", *options, *three]) == 1
+    assert "their rows would count twice" in " ".join(capsys.readouterr().err.split())
+    whole, parts = table_of("all"), table_of("sum")
+    for key, row in whole.items():
+        assert parts[key]["n"] == row["n"] == 1800
+        assert parts[key]["value"] == pytest.approx(row["value"], rel=1e-12)
+        # rows without a unit are named by their file, so their buckets differ
+        assert parts[key]["se"] == pytest.approx(row["se"], rel=0.1)
+        if key[0] != "uniform":
+            assert parts[key]["difference"] == pytest.approx(row["difference"], rel=1e-9)
+
+
+def test_a_state_of_another_plan_is_not_added(
+    clicks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown_log("day0.parquet", 0)
+    shown_log("day1.parquet", 1)
+    fit = ["fit", str(clicks), *COLUMNS, "--model", "ALS", "--model.dim", "4", "--name", "als"]
+    assert main(fit) == 0
+    Path("page.yaml").write_text("als: {run: runs/als, epsilon: 0.5}\n")
+    options = ["--user", "member", *EVALUATE, "--estimators", "ips"]
+    assert main(["evaluate", "day0.parquet", *options, "--name", "d0"]) in (0, 3)
+    again = ["evaluate", "day1.parquet", *options, "--add", "runs/d0"]
+    assert main(again) in (0, 3)
+    capsys.readouterr()
+    assert main([*again, "--seed", "1"]) == 1
+    assert "states are of different evaluations" in capsys.readouterr().err
+    shutil.rmtree("runs/als")
+    assert main([*fit[:-2], "--seed", "1", "--name", "als"]) == 0  # the same words, other weights
+    assert main(again) == 1
+    assert "states are of different evaluations" in capsys.readouterr().err
+    assert main([*again[:-1], "runs/none"]) == 1
+    assert "runs/none" in capsys.readouterr().err
+
+
+def test_states_of_other_items_users_or_loggers_are_not_added(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = "policies: {u: {class_path: Uniform}}\nloggers: {0: {class_path: Uniform}}\n"
+    Path("page.yaml").write_text(page)
+    shown_log("day0.parquet", 0)
+    shown_log("day1.parquet", 1, skus=5)
+    frame = pl.read_parquet("day0.parquet").with_columns(pl.lit(0).alias("logger"))
+    frame.write_parquet("day0.parquet")
+    frame.sample(fraction=1.0, shuffle=True, seed=2).write_parquet("day2.parquet")
+    frame.with_columns(pl.lit("new").alias("member")).write_parquet("day3.parquet")
+    few = pl.read_parquet("day1.parquet")
+    few.with_columns(pl.lit(0).alias("logger"), pl.lit(0.05).alias("p")).write_parquet(
+        "day1.parquet"
+    )
+    options = [*EVALUATE, "--estimators", "balanced_ips"]
+    assert main(["evaluate", "day0.parquet", *options, "--name", "d0"]) in (0, 3)
+    by_user = ["--user", "member", *options]
+    assert main(["evaluate", "day0.parquet", *by_user, "--name", "u0"]) in (0, 3)
+    assert main(["evaluate", "day2.parquet", *options, "--add", "runs/d0"]) in (0, 3)
+    assert main(["evaluate", "day3.parquet", *options, "--add", "runs/d0"]) in (0, 3)
+    capsys.readouterr()
+    assert main(["evaluate", "day1.parquet", *options, "--add", "runs/d0"]) == 1  # other items
+    assert "states are of different evaluations" in capsys.readouterr().err
+    assert main(
+        ["evaluate", "day1.parquet", *options, "--like", "day0.parquet", "--add", "runs/d0"]
+    ) in (0, 3)
+    assert main(["evaluate", "day3.parquet", *by_user, "--add", "runs/u0"]) == 1  # other clusters
+    assert "states are of different evaluations" in capsys.readouterr().err
+    Path("page.yaml").write_text(
+        page.replace("0: {class_path: Uniform}", "0: {class_path: BetaThompson}")
+    )
+    assert main(["evaluate", "day2.parquet", *options, "--add", "runs/d0"]) == 1
+    assert "states are of different evaluations" in capsys.readouterr().err
+
+
+def test_evaluate_takes_the_range_of_rewards_and_further_columns(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown_log("log.parquet", 0)
+    frame = pl.read_parquet("log.parquet").with_columns(bought=5.0 * pl.col("bought"))
+    frame.write_parquet("log.parquet")
+    Path("page.yaml").write_text("uniform: {class_path: Uniform}\n")
+    command = [
+        "evaluate",
+        "log.parquet",
+        *EVALUATE,
+        "--estimators",
+        "snips",
+        "--interval",
+        "likelihood",
+    ]
+    assert main(command) == 1
+    assert "reward_range" in capsys.readouterr().err
+    assert main([*command, "--reward_range", "0", "5", "--by", "week", "--name", "e"]) in (0, 3)
+    table = pl.read_parquet("runs/e/table.parquet")
+    assert table["week"].to_list() == ["0", "1"] and table["upper"].max() <= 5
+    assert main([*command, "--reward_range", "5", "0"]) == 1
+    assert "reward_range is (low, high)" in capsys.readouterr().err
+    assert main([*command, "--reward_range", "0", "5", "--by", "weeks"]) == 1
+    assert "weeks" in capsys.readouterr().err
+    assert main([*command, "--reward_range", "0", "5", "--like", "log.parquet"]) in (0, 3)
 
 
 def test_simulate_writes_a_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from recfb.data.product import atomic_folder
 from recfb.errors import ConfigError, PrepareError
 from recfb.shelf import dataset, pages
 
-SHOWN = ("user", "item", "reward", "propensity", "time", "position")
+SHOWN = ("user", "item", "reward", "propensity", "time", "position", "unit", "slate", "logger")
 """Canonical columns whose options are shown in the help; the others work too."""
 
 
@@ -69,12 +69,24 @@ def _number(text: str) -> str | float:
         return text
 
 
-def read_log(name: str, cfg: Namespace | None = None, *, scan: bool = False) -> Log:
-    """A log by path or by name; NAME:train and NAME:test are the halves of a data set."""
+def read_log(
+    name: str,
+    cfg: Namespace | None = None,
+    *,
+    scan: bool = False,
+    like: Any = None,
+    keep: Sequence[str] = (),
+) -> Log:
+    """A log by path or by name; NAME:train and NAME:test are the halves of a data set.
+
+    `like` is a log or a fitted model whose users and items the ids are of; an id that it does not
+    know is an error. `keep` are further columns of a file.
+    """
     columns = mapping_of(cfg) if cfg is not None else {}
     at = cfg.get("binarise") if cfg is not None else None
     if Path(name).expanduser().exists() or any(mark in name for mark in "*?["):
-        log = Log.scan(name, **columns) if scan else Log.read(name, **columns)
+        read = Log.scan if scan else Log.read
+        log = read(name, like=like, keep=list(keep), **columns)
     else:
         first, _, half = name.partition(":")
         if first.partition("/")[0] not in pages("datasets"):
@@ -86,8 +98,21 @@ def read_log(name: str, cfg: Namespace | None = None, *, scan: bool = False) -> 
             raise ConfigError(
                 f"{name}: the halves of a data set are {first}:train and {first}:test."
             )
-        log = getattr(dataset(first), half or "log")
+        log = _recoded(getattr(dataset(first), half or "log"), like, name)
     return log.binarise(at) if at is not None else log
+
+
+def _recoded(log: Log, like: Any, name: str) -> Log:
+    """A data set with the ids of another log or of a model."""
+    if like is None:
+        return log
+    known = log.recode(like.vocabulary)
+    if len(known) < len(log):
+        raise ConfigError(
+            f"{len(log) - len(known):,} of {len(log):,} rows of {name} have users or items that "
+            "the model, or the log of --like, does not know."
+        )
+    return known
 
 
 @contextmanager

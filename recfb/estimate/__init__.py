@@ -11,6 +11,7 @@ gets values, standard errors and bootstraps of one pass over the data.
 (0.8, 0.8)
 """
 
+from recfb.estimate.likelihood import EmpiricalLikelihood, el, likelihood_value
 from recfb.estimate.loggers import (
     balanced_dr,
     balanced_ips,
@@ -21,7 +22,7 @@ from recfb.estimate.loggers import (
     weighted_dr,
     weighted_ips,
 )
-from recfb.estimate.rows import Estimator, Mean, Rows, average, each
+from recfb.estimate.rows import Counted, Estimator, Mean, Rows, average, each
 from recfb.estimate.single import (
     UNSHRUNK,
     cdr,
@@ -51,6 +52,7 @@ ESTIMATORS: dict[str, Estimator] = {
     "ix": ix,
     "cvips": cvips,
     "snips": snips,
+    "el": el,
     "dm": dm,
     "dr": dr,
     "sndr": sndr,
@@ -78,6 +80,8 @@ __all__ = [
     "GRIDS",
     "LOGGERS",
     "UNSHRUNK",
+    "Counted",
+    "EmpiricalLikelihood",
     "Estimator",
     "Mean",
     "Rows",
@@ -93,9 +97,11 @@ __all__ = [
     "dr",
     "dros",
     "each",
+    "el",
     "harmonic",
     "ips",
     "ix",
+    "likelihood_value",
     "mrdr",
     "naive_dr",
     "naive_ips",

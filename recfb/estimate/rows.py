@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -70,6 +71,11 @@ class Rows:
         return self.w * self.w
 
     @cached_property
+    def wwr(self) -> Tensor:
+        """The reward weighted twice."""
+        return self.ww * self.r
+
+    @cached_property
     def e(self) -> Tensor:
         """The residual of the reward model at the logged item."""
         return self.r - known(self.q)
@@ -88,6 +94,26 @@ class Rows:
     def robust(self) -> Rows:
         """These rows with the reward model of least variance."""
         return Rows(self.r, self.p, self.pe, known(self.vm), known(self.qm))
+
+
+class Counted(ABC):
+    """An estimator that also reads how many rows there are: means first, then the value of them.
+
+    What a pass sums are its `columns`; `choose` makes values of sums, of resampled sums and of a
+    part's.
+    """
+
+    @abstractmethod
+    def columns(self, t: Rows, mean: Mean) -> Tensor:
+        """What is read of the rows, through `mean` alone: (..., P)."""
+
+    @abstractmethod
+    def choose(self, columns: Tensor, n: Tensor) -> Tensor:
+        """The value (..., P), from `columns` and the number of rows n, (..., P) or one for all."""
+
+    def __call__(self, t: Rows, mean: Mean) -> Tensor:
+        columns = self.columns(t, mean)
+        return self.choose(columns, columns.new_tensor(len(t)))
 
 
 def known(column: Tensor | None) -> Tensor:

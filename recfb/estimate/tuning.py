@@ -10,11 +10,12 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
-from recfb.estimate.rows import Estimator, Mean, Rows, each
+from recfb.estimate.rows import Counted, Estimator, Mean, Rows, each
 from recfb.estimate.single import UNSHRUNK, cdr, cips, dros, ix, sgdr, sgips, switch
 
 HALF_DECADES = tuple(10 ** (k / 2) for k in range(13))
 ORDERS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+ROUNDING = 1e-9
 GRIDS: dict[Estimator, tuple[float, ...]] = {
     cips: HALF_DECADES,
     cdr: HALF_DECADES,
@@ -25,6 +26,9 @@ GRIDS: dict[Estimator, tuple[float, ...]] = {
     ix: ORDERS,
 }
 """The strengths that are tried where none are given."""
+
+RISING = frozenset({sgips, sgdr, ix})
+"""Those that shrink more with a larger strength; the others shrink less."""
 
 
 def squared_error(variance: Tensor, bias: Tensor, n: Tensor) -> Tensor:
@@ -87,13 +91,31 @@ def slope(value: Tensor, width: Tensor) -> Tensor:
     return order.gather(0, last[None])[0]
 
 
+def last_alike(value: Tensor, square: Tensor, chosen: Tensor) -> Tensor:
+    """The last candidate whose mean and mean square are those of the chosen one, up to rounding.
+
+    (G, ...), (G, ...), (...) -> (...).
+
+    >>> value, square = torch.tensor([0.4, 0.5, 0.5]), torch.tensor([1.0, 2.0, 2.0])
+    >>> last_alike(value, square, torch.tensor(1)).item()
+    2
+    """
+    mean, size = value.gather(0, chosen[None]), square.gather(0, chosen[None])  # (1, ...)
+    alike = (value - mean).abs() <= ROUNDING * size.sqrt()
+    alike &= (square - size).abs() <= ROUNDING * size
+    there = len(value) - 1 - alike.flip(0).to(torch.int8).argmax(0)
+    return torch.where(alike.any(0), there, chosen)
+
+
 @dataclass(frozen=True)
-class Tuned:
+class Tuned(Counted):
     """An estimator whose shrinkage is chosen from the log, policy by policy, in the same pass.
 
     By least estimated mean squared error (`squared_error`), or by `slope`, which needs no estimate
-    of the bias. The bootstrap of a tuned estimator repeats the choice in every replicate, so its
-    interval counts the choice; a Student interval would not.
+    of the bias. An interval has to count the choice. The bootstrap does, since every replicate
+    repeats it. A Student interval would not, unless `split`: then `evaluate` chooses on each half
+    of the units what the other half is valued with, and averages both halves by their rows, so that
+    no row has a say in its own shrinkage. Chernozhukov et al. (2018), definition 3.1.
 
     Args:
         estimator: cips, sgips, ix, cdr, dros, switch, sgdr, or another with one strength.
@@ -102,6 +124,8 @@ class Tuned:
         delta: the one-sided error rate of SLOPE's half-widths, and that of `bias_bound`.
         highest: the largest weight that could occur; with it "mse" takes `bias_bound` for the bias,
             which needs rewards in [-1, 1].
+        split: choose on one half, value the other, and the other way round. Rows have no units:
+            called on them it chooses on all.
 
     >>> from recfb.estimate import average, cips
     >>> one = torch.ones(4, dtype=torch.float64)
@@ -115,15 +139,17 @@ class Tuned:
     by: Literal["slope", "mse"] = "slope"
     delta: float = 0.05
     highest: float | None = None
+    split: bool = False
 
     @property
     def strengths(self) -> tuple[float, ...]:
-        """The grid, or the estimator's own."""
-        return tuple(self.grid) or GRIDS[self.estimator]
+        """The grid, or the estimator's own; what shrinks least comes last."""
+        grid = tuple(self.grid) or GRIDS[self.estimator]
+        return tuple(sorted(grid, reverse=self.estimator in RISING))
 
     def plain(self, t: Rows, mean: Mean) -> Tensor:
-        """The estimator with the first strength of the grid."""
-        return self._at(t, mean, self.strengths[0])
+        """The estimator with the least shrinkage of the grid."""
+        return self._at(t, mean, self.strengths[-1])
 
     def _at(self, t: Rows, mean: Mean, strength: float) -> Tensor:
         shrunk: Callable[..., Tensor] = self.estimator
@@ -131,33 +157,44 @@ class Tuned:
 
     def columns(self, t: Rows, mean: Mean) -> Tensor:
         """(4, G, ..., P): mean, mean square and estimated bias of the terms, by strength, and the
-        mean squared weight where the bias is to be bounded, else 0."""
+        mean squared weight."""
         whole = UNSHRUNK[self.estimator](t, each)  # (P, n)
         found = []
         for strength in self.strengths:
             term = self._at(t, each, strength)  # (P, n)
-            value = mean(term)
-            ww = torch.zeros_like(value) if self.highest is None else mean(t.ww)
-            found.append(torch.stack([value, mean(term * term), mean(term - whole), ww]))
+            moments = mean(term), mean(term * term), mean(term - whole), mean(t.ww)
+            found.append(torch.stack(moments))
         return torch.stack(found, dim=1)
 
     @torch.no_grad()
     def choice(self, columns: Tensor, n: Tensor) -> Tensor:
-        """Which strength (..., P), from `columns` and the number of rows n (..., P)."""
+        """Which strength (..., P), from `columns` and the number of rows n.
+
+        Of strengths that shrink no row differently it is the least shrinkage: on other rows, those
+        of the other half say, they may differ.
+        """
         value, square, bias, ww = columns
         variance = (square - value * value).clamp(min=0)
         if self.highest is not None:
             bias = bias_bound(bias, ww, n, highest=self.highest, delta=self.delta)
         if self.by == "mse":
-            return least(squared_error(variance, bias, n), bias)
-        df = (n - 1).clamp(min=1)
-        quantile = torch.from_numpy(stdtrit(df.numpy(), 1 - self.delta))
-        return slope(value, quantile * (variance / df).sqrt())
+            best = least(squared_error(variance, bias, n), bias)
+        else:
+            df = (n - 1).clamp(min=1)
+            quantile = torch.as_tensor(stdtrit(df.numpy(), 1 - self.delta))
+            best = slope(value, quantile * (variance / df).sqrt())
+        return last_alike(value, square, best)
 
     def choose(self, columns: Tensor, n: Tensor) -> Tensor:
         """The value (..., P) with the strength that was chosen."""
-        return columns[0].gather(0, self.choice(columns, n)[None])[0]
+        return self._take(columns, self.choice(columns, n))
 
-    def __call__(self, t: Rows, mean: Mean) -> Tensor:
-        columns = self.columns(t, mean)
-        return self.choose(columns, torch.full_like(columns[0, 0], len(t)))
+    def cross(self, columns: Sequence[Tensor], n: Sequence[Tensor]) -> Tensor:
+        """The value (..., P) of two halves, from the columns and rows of each: a half is valued
+        with the strength that the other chose, and counts by its rows."""
+        chosen = [self.choice(*half) for half in zip(columns, n, strict=True)]
+        first, last = self._take(columns[0], chosen[1]), self._take(columns[1], chosen[0])
+        return (n[0] * first + n[1] * last) / (n[0] + n[1])
+
+    def _take(self, columns: Tensor, choice: Tensor) -> Tensor:
+        return columns[0].gather(0, choice[None])[0]

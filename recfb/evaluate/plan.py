@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -139,16 +140,20 @@ class Evaluation:
         inputs = Inputs(self.functions, plan.policies, *given)
         plan.n_items, plan.prepared = log.n_items, inputs.prepare(log, executor)
         plan.ids = log.items["id"]
-        facts = plan.prepared.facts(Facts(plan._digest(), by=self.by))
-        plan.facts = facts_of(log, facts, self.reward_range, unit=self.unit)
+        facts = facts_of(log, Facts("", by=self.by), self.reward_range, unit=self.unit)
+        ids = log.vocabulary  # states of other items do not add up, nor those of other clusters
+        if facts.unit != "user":
+            ids = replace(ids, users=ids.users.clear())
+        plan.facts = plan.prepared.facts(replace(facts, plan=plan._digest(ids.digest)))
         plan.__dict__.pop("settings", None)  # those of a plan that knew no log
         plan.pilot = pilot_of(log, plan.policies, self.interval, plan.facts.reward_range)
         return plan
 
-    def _digest(self) -> str:
+    def _digest(self, *more: object) -> str:
+        policies = {**self.policies, **{f"logger {k}": v for k, v in (self.loggers or {}).items()}}
         summed = collected(self.interval, self.functions)
         words = (list(self.functions), self.buckets, self.seed, self.unit, self.by, summed)
-        return digest(self.policies, *words, *self.prepared.words)
+        return digest(policies, *words, *self.prepared.words, *more)
 
     def scan(self, log: Log, part: Part | None = None) -> State:
         """One pass over a log, or over one part of it, after `fit(log)` if that was not done.
@@ -178,15 +183,24 @@ class Evaluation:
             groups=len(groups),
             lost=lost,
             place=keep,
+            reward_range=facts.reward_range,
         )
         rows, odd = self.prepared.complete(block, reduced.rows, self.policies)
         source = Source.of(block, keep)
         cells = self._tally(facts, rows, source, Grouping(block.by, groups))
         told = strata(block, lost, rows, len(groups))
         missing = torch.bincount(group_of(lost), minlength=len(groups)).tolist()
+        beyond = [None] * len(groups)
+        if reduced.beyond is not None:
+            far = group_of(block)[reduced.beyond]
+            beyond = torch.bincount(far, minlength=len(groups)).tolist()
         named = {
             label: cell._replace(
-                missing=missing[g], items=reduced.items[g], strata=told[g][0], span=told[g][1]
+                missing=missing[g],
+                items=reduced.items[g],
+                strata=told[g][0],
+                span=told[g][1],
+                beyond=beyond[g],
             )
             for g, (label, cell) in enumerate(cells.items())
         }

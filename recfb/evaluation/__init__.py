@@ -2,7 +2,7 @@
 
 from recfb.evaluation.calibration import residuals
 from recfb.evaluation.cell import Cell
-from recfb.evaluation.cells import CellMeans
+from recfb.evaluation.cell_means import CellMeans
 from recfb.evaluation.crossfit import CrossFit
 from recfb.evaluation.gates import GATES
 from recfb.evaluation.intervals import (

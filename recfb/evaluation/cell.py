@@ -29,6 +29,7 @@ class Cell(NamedTuple):
     missing: int = 0  # rows without a reward, which are not in n
     unknown: int = 0  # rows of n without a propensity
     outside: int = 0  # rows of n whose reward lies outside the reward range
+    beyond: int | None = None  # rows of n with a predicted reward outside it; None: not known
     items: Tensor | None = None  # (6 + 3 P, L, K) `tables.of_items`
     strata: Tensor | None = None  # (S, 6 + 2 P) `tables.of_strata`
     span: int = 1  # days, or rounds, in a period
@@ -70,6 +71,7 @@ def merge(a: Cell, b: Cell) -> Cell:
         missing=a.missing + b.missing,
         unknown=a.unknown + b.unknown,
         outside=a.outside + b.outside,
+        beyond=None if a.beyond is None or b.beyond is None else a.beyond + b.beyond,
         items=add_items(a.items, b.items),
         strata=strata,
         span=span,
@@ -84,7 +86,7 @@ _TENSORS = ("sums", "top", "certain", "items", "strata", "sketch", "squares", "s
 SCHEMA: dict[str, Any] = {
     "part": pl.String,
     "group": pl.String,
-    **dict.fromkeys(("n", "below", "missing", "unknown", "outside", "span"), pl.Int64),
+    **dict.fromkeys(("n", "below", "missing", "unknown", "outside", "beyond", "span"), pl.Int64),
     "low": pl.Float64,
     "where": pl.String,
     "drivers": pl.String,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
+from torch import Tensor
 
+from recfb.estimate import Tuned
 from recfb.evaluation.intervals import FINITE
 from recfb.evaluation.results import Result, Settings, differences, holm
 
@@ -80,17 +83,56 @@ def against(table: Rows, compared: Rows) -> Rows:
 
 
 def tuned_notes(found: Found, settings: Settings) -> list[str]:
-    """What was chosen for tuned estimators, and whether their interval counts the choice."""
-    notes = []
-    for label, result in found:
-        chosen = result.estimates.terms.strengths(result.estimator, result.estimates.totals)
-        if chosen and result.estimates.n:
-            each = zip(settings.policies, chosen, strict=True)
-            said = ", ".join(f"{strength:.3g} for {policy}" for policy, strength in each)
-            counts = "repeats the choice" if "bootstrap" in result.method else "ignores the choice"
-            where = f"{label} " if label else ""
-            notes.append(
-                f"{where}{result.estimator}: shrinkage {said}; the interval {counts}, "
-                "and knows nothing of the bias that is left (gate G14)."
-            )
-    return notes
+    """What was chosen for tuned estimators, whether their interval counts the choice, and what a
+    bound of the bias would have chosen where that is something else."""
+    return [
+        (f"{label} " if label else "") + _note(result, result.estimates.tuned, settings)
+        for label, result in found
+        if result.estimates.tuned is not None and result.estimates.n
+    ]
+
+
+def _note(result: Result, tuned: Tuned, settings: Settings) -> str:
+    chosen = result.estimates.choices(tuned)
+    said = ", ".join(_strengths(tuned, chosen, settings.policies))
+    models = settings.traits[result.estimator].models
+    left = ", nor of what the reward model errs in" if models else ""
+    return (
+        f"{result.estimator}: shrinkage {said}; {_counted(tuned, result.method)} nothing of the "
+        f"bias that is left (gate G14){left}.{_otherwise(tuned, chosen, result, settings)}"
+    )
+
+
+def _strengths(tuned: Tuned, chosen: Sequence[Tensor], policies: Sequence[str]) -> list[str]:
+    """What was chosen (P,) on each part, policy by policy: "10 for new", or "10 and 3.16 for
+    new"."""
+    names = [[f"{tuned.strengths[k]:.3g}" for k in part.tolist()] for part in chosen]
+    each = zip(policies, zip(*names, strict=True), strict=True)
+    return [f"{' and '.join(strengths)} for {policy}" for policy, strengths in each]
+
+
+def _counted(tuned: Tuned, method: str) -> str:
+    if tuned.split:
+        return "each was chosen on one half of the units for the other; the interval knows"
+    counts = "repeats the choice" if "bootstrap" in method else "ignores the choice"
+    return f"the interval {counts}, and knows"
+
+
+def _otherwise(tuned: Tuned, chosen: Sequence[Tensor], result: Result, settings: Settings) -> str:
+    """A sentence on what "mse" would choose with the bias bounded, or with the plain one where it
+    is."""
+    low, high = result.estimates.reward_range or (-float("inf"), float("inf"))
+    most, by = result.estimates.weight_range[1], "with the bias bounded"
+    if tuned.by != "mse":
+        return ""
+    if tuned.highest is not None:
+        other, by = replace(tuned, highest=None), "with the plain bias"
+    elif most == float("inf") or max(-low, high) > 1:
+        return " A bound of the bias needs the smallest propensity, Meta(floor=...), and |r| <= 1."
+    else:
+        other = replace(tuned, highest=most)
+        by += " for residuals in [-1, 1]" if settings.traits[result.estimator].models else ""
+    mine = _strengths(tuned, chosen, settings.policies)
+    theirs = _strengths(tuned, result.estimates.choices(other), settings.policies)
+    differ = [b for a, b in zip(mine, theirs, strict=True) if a != b]
+    return f" {by.capitalize()} it would be {', '.join(differ)}." if differ else ""

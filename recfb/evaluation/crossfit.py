@@ -19,7 +19,7 @@ from recfb.data.blocks import record
 from recfb.data.door import Problems
 from recfb.data.pairs import Pairs
 from recfb.errors import ConfigError, UnboundError
-from recfb.evaluation.cells import fold_of
+from recfb.evaluation.cell_means import fold_of
 from recfb.evaluation.work import ordered
 from recfb.random import derive, stream
 

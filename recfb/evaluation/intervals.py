@@ -9,8 +9,8 @@ from scipy.special import fdtri, stdtrit
 from torch import Tensor
 
 from recfb.contracts import Estimates, Interval, Traits
-from recfb.estimate import Estimator, ips, replay, snips
-from recfb.evaluation.bounds import OF_MATCHES, OF_WEIGHTS
+from recfb.estimate import EmpiricalLikelihood, Estimator, Tuned, dr, ips, replay, snips
+from recfb.evaluation.bounds import OF_MATCHES, OF_MODELS, OF_WEIGHTS
 from recfb.evaluation.sequences import SEQUENCES
 from recfb.evaluation.terms import moments
 
@@ -109,7 +109,8 @@ def cressie_read(
         return gone + reward_range[0], gone + reward_range[1]
     sw, sww = sums[0], sums[1]
     big_n = n + 1
-    fake = torch.where(sw < n, weight_range[1], weight_range[0])  # (P,)
+    low, high = (torch.full_like(sw, end) for end in weight_range)
+    fake = torch.where(sw < n, high, low)  # (P,)
     a, b = (fake + sw) / big_n, (fake * fake + sww) / big_n
     g = torch.where(fake.isinf(), 1 + 1 / n, big_n * (a - 1) ** 2 / (b - a * a))
     phi = -(g + float(fdtri(1, n, 1 - alpha))) / (2 * big_n)
@@ -166,29 +167,46 @@ FINITE = frozenset({*OF_WEIGHTS, *SEQUENCES})
 """Those whose level holds for any number of rows (of `clopper_pearson` see there)."""
 
 RANGED = frozenset({"likelihood", *FINITE})
-"""Those that read the range of rewards, take rows as independent, and bound the policy's value by
-its weighted rewards: they are for estimators of that value."""
+"""Those that read the range of rewards, take rows as independent, and bound the policy's value:
+they are for estimators of that value."""
 
 
 def applies(kind: str, estimator: Estimator) -> bool:
-    """Whether an interval is for this estimator."""
-    if kind not in RANGED:
+    """Whether an interval is for this estimator.
+
+    Those in `RANGED` bound the value by its weighted rewards, for ips, snips and el; some of them
+    also by the terms of dr, and by the rewards of the rows that match, for replay.
+    """
+    if (
+        kind not in RANGED
+        or estimator in (ips, snips)
+        or isinstance(estimator, EmpiricalLikelihood)
+    ):
         return True
-    return estimator in (ips, snips) or (estimator is replay and kind in OF_MATCHES)
+    return kind in _others(estimator)
 
 
 def method(estimator: Estimator, traits: Traits, asked: str | None) -> str:
     """The interval of an estimator: as asked where it can be, else its own.
 
-    Its own: likelihood for ips, bootstrap for ratios (snips, replay), student for the rest.
+    Its own: likelihood for ips and el, bootstrap for ratios (snips, replay) and for what is tuned
+    on the rows that it is valued on, student for the rest.
     """
     if asked is not None and applies(asked, estimator):
         return asked
-    if estimator is ips:
+    if estimator is ips or isinstance(estimator, EmpiricalLikelihood):
         return "likelihood"
+    if isinstance(estimator, Tuned):
+        return "student" if estimator.split else "bootstrap"
     return "bootstrap" if traits.equivariant and not traits.models else "student"
 
 
 def function_of(kind: str, estimator: Estimator) -> Interval:
     """The interval of this name for this estimator."""
-    return OF_MATCHES[kind] if estimator is replay and kind in OF_MATCHES else INTERVALS[kind]
+    return _others(estimator).get(kind, INTERVALS[kind])
+
+
+def _others(estimator: Estimator) -> dict[str, Interval]:
+    if estimator is replay:
+        return OF_MATCHES
+    return OF_MODELS if estimator is dr else {}

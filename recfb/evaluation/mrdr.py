@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recfb.contracts import Block, Policy
 from recfb.errors import ConfigError
-from recfb.evaluation.cells import fold_of
+from recfb.evaluation.cell_means import fold_of
 from recfb.evaluation.reduction import BLOCK, known_rows
 from recfb.evaluation.weighting import chances
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from recfb.errors import ConfigError, LogError, nearest
-from recfb.estimate import Estimator, replay
-from recfb.evaluation.bounds import OF_MATCHES, OF_WEIGHTS, matches
+from recfb.estimate import Estimator, dr, replay
+from recfb.evaluation.bounds import OF_MATCHES, OF_MODELS, OF_WEIGHTS, doubly, matches
 from recfb.evaluation.cell import Cell
 from recfb.evaluation.intervals import INTERVALS, RANGED, applies
 from recfb.evaluation.sequences import SEQUENCES
@@ -23,7 +23,8 @@ def check_interval(kind: str | None, estimators: Estimators) -> None:
         names = list(INTERVALS)
         raise ConfigError(f"interval={kind!r} is none of {names}.{nearest(kind, names)}")
     if not any(applies(kind, f) for f in estimators.values()):
-        names = ["ips", "snips"] + ["replay"] * (kind in OF_MATCHES)
+        names = ["ips", "snips", "el"]
+        names += ["replay"] * (kind in OF_MATCHES) + ["dr"] * (kind in OF_MODELS)
         raise ConfigError(
             f"interval={kind!r} is for {names}, found estimators {list(estimators)}. "
             'Try estimators=["ips"].'
@@ -32,9 +33,12 @@ def check_interval(kind: str | None, estimators: Estimators) -> None:
 
 def statistics(kind: str | None, estimators: Estimators) -> dict[str, Estimator]:
     """What a pass must sum for an interval beside what it always sums."""
+    found: dict[str, Estimator] = {}
     if kind in OF_MATCHES and replay in estimators.values():
-        return {"matches": matches}
-    return {}
+        found["matches"] = matches
+    if kind in OF_MODELS and dr in estimators.values():
+        found["doubly"] = doubly
+    return found
 
 
 def collected(kind: str | None, estimators: Estimators) -> str:
@@ -87,6 +91,8 @@ def check_declared(
         applies(kind, f) and f is not replay for f in estimators.values()
     ):
         _check_floor(kind, facts, min((cell.low for cell in cells.values()), default=1.0))
+    if kind in OF_MODELS and dr in estimators.values():
+        _check_predictions(kind, facts, cells)
 
 
 def _check_floor(kind: str, facts: Facts, low: float) -> None:
@@ -104,6 +110,25 @@ def _check_floor(kind: str, facts: Facts, low: float) -> None:
         )
 
 
+def _check_predictions(kind: str, facts: Facts, cells: Mapping[str, Cell]) -> None:
+    """The terms of dr have a range where all predicted rewards lie in that of the rewards."""
+    beyond = [cell.beyond for cell in cells.values() if cell.n]
+    if None in beyond:
+        raise ConfigError(
+            f"interval={kind!r} bounds dr where predicted rewards lie in the range of rewards, and "
+            "rows that were reduced elsewhere do not say. Evaluate the log, or ask for "
+            'estimators=["snips"].'
+        )
+    far = sum(count for count in beyond if count is not None)
+    if far:
+        low, high = facts.reward_range
+        raise ConfigError(
+            f"interval={kind!r} bounds dr only where all predicted rewards lie in ({low:g}, "
+            f"{high:g}), and those of {far:,} rows do not. Take a reward model that keeps to the "
+            'range, CrossFit(model, link="sigmoid"), or leave dr out: estimators=["snips"].'
+        )
+
+
 def above_floor(low: float, floor: float) -> bool:
     """Whether the smallest logged propensity agrees with the declared one, up to rounding."""
     return low >= floor * (1 - 1e-6)
@@ -118,5 +143,7 @@ def notes(kind: object, shown: set[str], estimators: Estimators, facts: Facts) -
     ranged = ", ".join(sorted(shown & RANGED))
     if ranged and not facts.declared:
         yield f"{ranged}: rewards are taken to lie in (0, 1); if they may not, say reward_range=."
+    if kind in OF_MODELS and dr in estimators.values() and facts.model == "cross-fitted":
+        yield f"{kind}: terms of dr count as independent; with a cross-fitted model only by fold."
     if ranged and facts.unit:
         yield f"{ranged}: rows count as independent; too narrow if those of a {facts.unit} agree."

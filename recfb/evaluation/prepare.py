@@ -17,7 +17,7 @@ from recfb.data.door import Problems
 from recfb.errors import LogError, UnboundError
 from recfb.estimate import Rows
 from recfb.evaluation.binding import bound, check_vocabulary, origin
-from recfb.evaluation.cells import CellMeans
+from recfb.evaluation.cell_means import CellMeans
 from recfb.evaluation.crossfit import CrossFit, Train, column_of, cross_fitted, solved
 from recfb.evaluation.loggers import Counts, Loggers, check_mixture, logger_counts
 from recfb.evaluation.mrdr import CellMRDR, Normal, equations

@@ -42,6 +42,7 @@ class Reduced:
     rows: Rows
     items: list[Tensor | None]  # a group: (6 + 3 P, L, K), `tables.of_items`
     faults: Faults
+    beyond: Tensor | None = None  # (n,) whether a predicted reward lies outside the range
 
 
 def _bad_rows(probs: Tensor, context: Context, n_items: int) -> Mapping[str, Tensor]:
@@ -103,6 +104,7 @@ def reduce(
     groups: int = 1,
     lost: Block | None = None,
     place: Tensor | None = None,
+    reward_range: tuple[float, float] = (-torch.inf, torch.inf),
 ) -> Reduced:
     """All rows of a part -> compact rows, in blocks of 2,048.
 
@@ -116,11 +118,13 @@ def reduce(
         groups: how many `block.by` tells apart.
         lost: the rows without a known reward.
         place: (n,) the numbers of the rows in the part; None: they are all of it.
+        reward_range: what predicted rewards are compared with.
     """
     n, item = len(block), block.slate.item  # (n, 1)
     pe = torch.empty(len(policies), n, dtype=torch.float64)
     v = torch.empty_like(pe) if model is not None else None
     q = torch.empty(n, dtype=torch.float64) if model is not None else None
+    beyond = torch.empty(n, dtype=torch.bool) if model is not None else None
     guard = _Guard(block.part, n_items, torch.arange(n) if place is None else place)
     lost = block[:0] if lost is None else lost
     items = Items(block, lost, len(policies), groups, n_items)
@@ -128,8 +132,9 @@ def reduce(
         part = slice(start, start + BLOCK)
         some = block[part]
         predicted = None if model is None else model.predict(some).to("cpu", torch.float64)
-        if predicted is not None and q is not None:
+        if predicted is not None and q is not None and beyond is not None:
             q[part] = predicted.gather(1, item[part])[:, 0]
+            beyond[part] = _outside(predicted, *reward_range)
         for k, (name, policy) in enumerate(policies.items()):
             probs = guard.check(name, policy.probs(some.context), some.context, start)
             pe[k, part] = probs.gather(1, item[part])[:, 0]
@@ -140,7 +145,14 @@ def reduce(
     p = torch.full((n,), torch.nan, dtype=torch.float64) if p is None else p[:, 0]
     rows = Rows(block.feedback.reward[:, 0].to(torch.float64), p.to(torch.float64), pe, v, q)
     items.weigh(rows)
-    return Reduced(rows, items.tables(), guard.faults)
+    return Reduced(rows, items.tables(), guard.faults, beyond)
+
+
+def _outside(predicted: Tensor, low: float, high: float) -> Tensor:
+    """Rows of predictions (B, n_items) that leave a range by more than rounding: (B,) bool."""
+    least, most = predicted.aminmax(dim=1)
+    slack = 1e-6 * (high - low)
+    return (least < low - slack) | (most > high + slack)
 
 
 def known_rows(block: Block) -> Tensor:

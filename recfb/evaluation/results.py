@@ -11,7 +11,7 @@ from scipy.special import stdtr
 from torch import Tensor
 
 from recfb.contracts import Estimator, Evidence, Finding, Interval, Traits, Verdict
-from recfb.estimate import Tuned, dm
+from recfb.estimate import dm
 from recfb.evaluation import gates, intervals, needs
 from recfb.evaluation.cell import Cell
 from recfb.evaluation.estimates import BucketEstimates
@@ -79,8 +79,6 @@ class Settings:
         """The interval of an estimator, by name and function."""
         if callable(self.interval):
             return getattr(self.interval, "__name__", "custom"), self.interval
-        if isinstance(self.estimators[name], Tuned) and self.interval is None:
-            return "bootstrap", intervals.INTERVALS["bootstrap"]
         chosen = intervals.method(self.estimators[name], self.traits[name], self.interval)
         return chosen, intervals.function_of(chosen, self.estimators[name])
 

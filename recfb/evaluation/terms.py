@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recfb.errors import ConfigError
-from recfb.estimate import Estimator, Mean, Rows, Tuned
+from recfb.estimate import Counted, Estimator, Mean, Rows
 from recfb.evaluation.shape import Shape
 
 
@@ -73,25 +73,20 @@ class Terms:
             recorded(statistic)(rows, mean)
         return out
 
-    def value(self, name: str, sums: Tensor) -> Tensor:
-        """A statistic from sums (..., m, P): (..., P), or what it stacks in front of that."""
+    def means(self, name: str, sums: Tensor) -> Tensor:
+        """What a statistic makes of means alone, from sums (..., m, P): its value, or the columns
+        of one that also counts rows."""
         calls = iter(self.calls[name])
 
         def mean(x: Tensor) -> Tensor:
             return sums[..., next(calls), :] / sums[..., 0, :]
 
-        statistic = self.statistics[name]
-        found = recorded(statistic)(self.empty, mean)
-        return statistic.choose(found, sums[..., 0, :]) if isinstance(statistic, Tuned) else found
+        return recorded(self.statistics[name])(self.empty, mean)
 
-    def strengths(self, name: str, sums: Tensor) -> list[float]:
-        """What a tuned statistic chose for every policy, from sums (m, P); of others nothing."""
-        statistic = self.statistics[name]
-        if not isinstance(statistic, Tuned):
-            return []
-        calls = iter(self.calls[name])
-        columns = statistic.columns(self.empty, lambda x: sums[next(calls)] / sums[0])
-        return [statistic.strengths[k] for k in statistic.choice(columns, sums[0]).tolist()]
+    def value(self, name: str, sums: Tensor) -> Tensor:
+        """A statistic from sums (..., m, P): (..., P), or what it stacks in front of that."""
+        found, statistic = self.means(name, sums), self.statistics[name]
+        return statistic.choose(found, sums[..., 0, :]) if isinstance(statistic, Counted) else found
 
     def gradient(self, name: str, totals: Tensor) -> tuple[list[int], Tensor]:
         """The columns (m',) a statistic uses, and its derivative by their sums: (m', P)."""
@@ -103,14 +98,14 @@ class Terms:
 
 
 def recorded(statistic: Estimator) -> Estimator:
-    """What a pass runs for a statistic: of a tuned one, the columns of its whole grid."""
-    return statistic.columns if isinstance(statistic, Tuned) else statistic
+    """What a pass runs for a statistic: of one that counts rows, its columns."""
+    return statistic.columns if isinstance(statistic, Counted) else statistic
 
 
 def moments(t: Rows, mean: Mean) -> Tensor:
     """What diagnostics and the likelihood interval read: (6, P) means of w, w^2, wr, (wr)^2, w^2 r
     and r."""
-    terms = (t.w, t.ww, t.wr, t.wr * t.wr, t.ww * t.r, t.r)
+    terms = (t.w, t.ww, t.wr, t.wr * t.wr, t.wwr, t.r)
     return torch.stack([mean(x) for x in terms])
 
 

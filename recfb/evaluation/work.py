@@ -8,13 +8,14 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from recfb.contracts import Block, Estimator, Policy
 from recfb.data.door import Problems
 from recfb.errors import ConfigError, nearest
 from recfb.estimate import ESTIMATORS, GRIDS, LOGGERS, Tuned
-from recfb.evaluation.cells import cell_counts
+from recfb.evaluation.cell_means import cell_counts
 from recfb.evaluation.shape import plain
 from recfb.evaluation.slates import SLATES
 from recfb.evaluation.state import Facts, Faults, order
@@ -64,33 +65,31 @@ def functions_of(estimators: Sequence[str] | Mapping[str, Estimator]) -> dict[st
 
 
 def named(name: str) -> Estimator:
-    """An estimator by name; NAME:slope and NAME:mse choose its shrinkage.
+    """An estimator by name; NAME:slope and NAME:mse choose its shrinkage, NAME:mse:split does so on
+    one half of the units for the other.
 
-    >>> named("dros:mse").by
-    'mse'
+    >>> named("dros:mse").by, named("dros:slope:split").split
+    ('mse', True)
     """
     known = {**ESTIMATORS, **LOGGERS, **SLATES}
-    first, _, by = name.partition(":")
+    first, *how = name.split(":")
     if first not in known:
         raise ConfigError(
             f"estimator {name!r} is none of {list(known)}.{nearest(name, known)} "
             'Your own: estimators={"name": function}.'
         )
     function: Estimator = known[first]  # type: ignore[assignment]  # slates are given SlateRows
-    if not by:
+    if not how:
         return function
     tunable = [key for key, f in ESTIMATORS.items() if f in GRIDS]
-    if by not in ("slope", "mse") or first not in tunable:
+    by, split = how[0], how[1:] == ["split"]
+    if by not in ("slope", "mse") or len(how) > 1 + split or first not in tunable:
+        example = first if first in tunable else tunable[0]
         raise ConfigError(
             f"estimator {name!r}: the shrinkage of {tunable} is chosen by slope or by mse, as in "
-            f'"{nearest_of(first, tunable)}:slope".'
+            f'"{example}:slope", or "{example}:slope:split".'
         )
-    return Tuned(function, by="mse" if by == "mse" else "slope")
-
-
-def nearest_of(name: str, known: Sequence[str]) -> str:
-    """The name itself where it is known, else the first known one."""
-    return name if name in known else known[0]
+    return Tuned(function, by="mse" if by == "mse" else "slope", split=split)
 
 
 def count_part(
@@ -143,9 +142,23 @@ def facts_of(
 
 
 def digest(policies: Mapping[str, Policy], *words: object) -> str:
-    """A name for a plan: equal words, equal names."""
+    """A name for a plan: of equal words, and of equal weights of the models in its policies."""
     described = {
         name: repr(policy) if isinstance(policy, Policy) else type(policy).__name__
         for name, policy in policies.items()
     }
-    return hashlib.blake2b(repr((described, *words)).encode(), digest_size=8).hexdigest()
+    hashed = hashlib.blake2b(repr((described, *words)).encode(), digest_size=8)
+    for policy in policies.values():
+        for name, value in weights_of(policy).items():
+            hashed.update(f"{name}{tuple(value.shape)}".encode())
+            hashed.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return hashed.hexdigest()
+
+
+def weights_of(policy: object) -> dict[str, Tensor]:
+    """The parameters and statistics of a policy and its models; nothing of a model that keeps them
+    to itself."""
+    try:
+        return dict(policy.state_dict()) if isinstance(policy, nn.Module) else {}
+    except ConfigError:  # of scikit-learn's
+        return {}

@@ -33,7 +33,5 @@ class Labelled(Classification):
             names = list(get_args(Name))
             raise ConfigError(f"there are {names}, not {name!r}.{nearest(name, names)}")
         bunch = getattr(datasets, f"load_{name}")()
-        super().__init__(
-            bunch.data.tolist(), bunch.target.tolist(), noise=noise, requests=requests
-        )
+        super().__init__(bunch.data.tolist(), bunch.target.tolist(), noise=noise, requests=requests)
         self.name = name

@@ -20,7 +20,7 @@ from recfb.contracts import Block, Model, Policy
 from recfb.data import Log, Meta
 from recfb.data.door import Problems
 from recfb.errors import LogError
-from recfb.evaluation.cells import CellMeans, cell_counts
+from recfb.evaluation.cell_means import CellMeans, cell_counts
 from recfb.evaluation.crossfit import CrossFit, cross_fitted, solved
 from recfb.evaluation.reduction import BLOCK, Fixed, RewardModel
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from recfb.data import Log
 from recfb.data.attributes import attributes
 from recfb.errors import ConfigError, LogError, RecfbWarning, nearest
-from recfb.evaluation.cells import fold_of
+from recfb.evaluation.cell_means import fold_of
 from recfb.interop.calibration import (
     CALIBRATORS,
     balance,

@@ -12,7 +12,7 @@ from torch import Tensor
 from recfb.contracts import cat
 from recfb.data import Log
 from recfb.errors import ConfigError, OverlapWarning
-from recfb.evaluation.cells import fold_of
+from recfb.evaluation.cell_means import fold_of
 from recfb.interop.design import Inputs, rows_of
 
 FAR = 0.9

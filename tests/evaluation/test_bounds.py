@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
 
 import polars as pl
 import pytest
@@ -12,18 +14,26 @@ import torch
 from interval_world import F64, estimates_of, rows_of
 from ope_world import TARGET, Fixed, draw
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 
 from recfb import ConfigError, Evaluation, Log, Meta, evaluate
+from recfb.contracts import Context
+from recfb.estimate import Rows, dr
+from recfb.evaluation import State
 from recfb.evaluation.bounds import (
     OF_MATCHES,
+    OF_MODELS,
     OF_WEIGHTS,
     Bounded,
     bernstein,
     clopper_pearson,
+    doubly,
     hoeffding,
 )
+from recfb.evaluation.estimates import BucketEstimates
+from recfb.evaluation.terms import Terms, accumulate
 from recfb.policies import Uniform
+from recfb.random import stream
 
 KINDS = list(OF_WEIGHTS)
 EXACT = Meta(reward_range=(0, 1), propensity="exact", floor=0.1)
@@ -144,6 +154,132 @@ def test_o_replay_of_scaled_rewards() -> None:
         assert [float(end[0]) for end in ends] == pytest.approx(hand, abs=1e-12)
 
 
+# ---- dr, by a model that keeps to the range
+
+
+class Says(nn.Module):
+    """A reward model that was fitted elsewhere: of every item its own number."""
+
+    fitted_on = "another log"
+
+    def __init__(self, given: Sequence[float]) -> None:
+        super().__init__()
+        self.given = list(given)
+
+    def bind(self, log: Log) -> Self:
+        return self
+
+    def scores(self, context: Context) -> Tensor:
+        return torch.tensor([self.given], dtype=F64).expand(len(context), -1)
+
+
+def test_o_9_terms_of_dr_fill_their_range_and_never_leave_it() -> None:
+    """Every policy on a grid, every propensity down to 1 / W, every prediction and reward."""
+    most, share = 5.0, torch.linspace(0, 1, 11, dtype=F64)
+    pi = torch.cartesian_prod(share, share)
+    pi = pi[pi.sum(1) <= 1 + 1e-9]
+    pi = torch.cat([pi, 1 - pi.sum(1, keepdim=True)], 1).clamp(min=0)  # (66, 3)
+    q = torch.cartesian_prod(*[torch.tensor([0, 0.3, 1], dtype=F64)] * 3)  # (27, 3)
+    v = (pi[:, None] * q).sum(2)[..., None, None]  # (66, 27, 1, 1)
+    p = torch.tensor([1 / most, 0.25, 0.5, 1.0], dtype=F64)[:, None]  # (4, 1)
+    r = torch.tensor([0.0, 0.4, 1.0], dtype=F64)  # (3,)
+    for item in range(3):
+        w = pi[:, None, None, None, item] / p  # (66, 1, 4, 1)
+        term = v + w * (r - q[:, None, None, item])  # (66, 27, 4, 3)
+        assert float(term.min()) == pytest.approx(1 - most, abs=1e-12)
+        assert float(term.max()) == pytest.approx(most, abs=1e-12)
+
+
+def dr_limits(kind: str, rows: Rows, most: float, span: tuple[float, float]) -> list[Tensor]:
+    terms = Terms({"dr": dr, "doubly": doubly}, policies=len(rows.pe))
+    sums = accumulate(terms, rows, torch.zeros(len(rows), dtype=torch.int64), 1)
+    estimates = BucketEstimates("dr", terms, sums, 0, span, (0.0, most))
+    return list(OF_MODELS[kind](estimates, 0.05))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_o_9_bounds_of_dr_are_those_of_its_scaled_terms(kind: str) -> None:
+    g = stream(3, "rows")
+    p, pe, r, v, q = (torch.rand(400, generator=g, dtype=F64) for _ in range(5))
+    rows = Rows(2 + 8 * r, 0.25 + 0.75 * p, pe[None], (2 + 8 * v)[None], 2 + 8 * q)
+    x = (v + rows.w[0] * (r - q) + 3) / 7  # W = 4: from [-3, 4] to [0, 1]
+    bound: Any = {"hoeffding": hoeffding, "bernstein": bernstein}.get(kind, clopper_pearson)
+    hand = [2 + 8 * (7 * end - 3).clamp(0, 1) for end in bound(bounded(x.tolist()), 0.05)]
+    found = dr_limits(kind, rows, 4.0, (2.0, 10.0))
+    assert [float(x) for x in found] == pytest.approx([float(x) for x in hand], abs=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_o_9_bounds_of_dr_cover(kind: str) -> None:
+    """1,000 logs of 500 rows, each in the place of a policy; a model that is wrong everywhere."""
+    g = stream(0, "logs")
+    mu, target = (
+        torch.tensor([0.5, 0.25, 0.25], dtype=F64),
+        torch.tensor([0.1, 0.2, 0.7], dtype=F64),
+    )
+    rates, q = torch.tensor([0.1, 0.5, 0.05], dtype=F64), torch.tensor([0.6, 0.0, 1.0], dtype=F64)
+    item = torch.multinomial(mu, 500_000, replacement=True, generator=g).view(1000, 500)
+    r = (torch.rand(1000, 500, generator=g) < rates[item]).to(F64)
+    v = float((target * q).sum()) + 0 * r
+    lower, upper = dr_limits(kind, Rows(r, mu[item], target[item], v, q[item]), 4.0, (0.0, 1.0))
+    truth = float((target * rates).sum())
+    assert float(((lower <= truth) & (truth <= upper)).double().mean()) >= 0.95
+    assert float((upper < 1).double().mean()) > 0.9  # and say something
+
+
+def test_o_9_dr_by_name_with_a_model_of_another_log() -> None:
+    log, policies = draw(3000, meta=EXACT), {"t": Fixed(TARGET)}
+    model = Says([0.3, 0.4, 0.5, 0.6])
+    table = evaluate(log, policies, estimators=["dr"], reward_model=model, interval="bernstein")
+    row = table.table.to_dicts()[0]
+    assert row["method"] == "bernstein" and row["lower"] < row["value"] < row["upper"]
+    t = evaluate(log, policies, estimators=["dr"], reward_model=model).table.to_dicts()[0]
+    assert row["upper"] - row["lower"] > 2 * (t["upper"] - t["lower"])
+    assert not any("cross-fitted" in note for note in table.notes)
+    cells = evaluate(log, policies, estimators=["dr"], interval="bernstein")
+    assert "terms of dr count as independent; with a cross-fitted model only" in cells.notes[-2]
+    both = evaluate(
+        log, {**policies, "u": Uniform()}, estimators=["dr"], interval="hoeffding", base="u"
+    )
+    assert both.compare["p"].item() is None  # the union bound, as of the others
+
+
+def test_o_9_dr_is_not_bounded_beyond_the_range_of_its_model() -> None:
+    match = r"all predicted rewards lie in \(0, 1\), and those of 300 rows do not"
+    for odd in (1.2, -0.1):
+        model = Says([0.3, 0.4, 0.5, odd])
+        options: Any = {"estimators": ["dr"], "interval": "bernstein", "reward_model": model}
+        refusal(draw(300, meta=EXACT), match, **options)
+        wide = Meta(reward_range=(-1, 2), floor=0.1)
+        table = evaluate(draw(300, meta=wide), {"t": Fixed(TARGET)}, **options).table
+        assert table["method"].to_list() == ["bernstein"]
+    plan = Evaluation({"t": Fixed(TARGET)}, estimators=["dr"], interval="bernstein")
+    one = torch.full((9,), 0.5, dtype=F64)
+    rows = Rows(one, one, one[None], one[None], one)
+    with pytest.raises(ConfigError, match="needs the largest weight"):
+        plan.report(plan.scan_rows(rows, torch.arange(9), "part"))
+    facts = replace(plan.scan_rows(rows, torch.arange(9), "part").facts, floor=1e-9)
+    state = replace(plan.scan_rows(rows, torch.arange(9), "part"), facts=facts)
+    with pytest.raises(ConfigError, match="rows that were reduced elsewhere do not say"):
+        plan.report(state)
+
+
+def test_o_9_which_predictions_lie_beyond_adds_up_and_is_kept(tmp_path: Path) -> None:
+    model, policies = Says([0.3, 0.4, 0.5, 1.2]), {"t": Fixed(TARGET)}
+    plan = Evaluation(policies, estimators=["dr"], reward_model=model, by="position")
+    log = draw(90, meta=EXACT)
+    state = plan.fit(log).scan(log)
+    assert [cell.beyond for cell in state.groups().values()] == [30, 30, 30]
+    ready = plan.fit(log)
+    both = ready.scan(log) + ready.scan(draw(30, seed=1, meta=EXACT))
+    assert [cell.beyond for cell in both.groups().values()] == [40, 40, 40]
+    kept = State.load(state.save(tmp_path / "state.parquet"))
+    assert [cell.beyond for cell in kept.groups().values()] == [30, 30, 30]
+    good = Evaluation(policies, estimators=["dr"], reward_model=Says([0.5] * 4))
+    assert good.scan(log).groups()[""].beyond == 0
+    assert Evaluation(policies, estimators=["ips"]).scan(log).groups()[""].beyond is None
+
+
 # ---- degenerate
 
 
@@ -201,8 +337,10 @@ def test_o_bounds_are_refused_without_a_range_of_rewards(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", [*KINDS, "likelihood", "betting", "gamma_exponential"])
 def test_o_bounds_are_refused_for_estimators_of_something_else(kind: str) -> None:
-    match = r"for \['ips', 'snips'.*found estimators \['dr', 'cips'\]"
-    refusal(draw(50, meta=EXACT), match, interval=kind, estimators=["dr", "cips"])
+    match = r"for \['ips', 'snips', 'el'.*found estimators \['sndr', 'cips'\]"
+    refusal(draw(50, meta=EXACT), match, interval=kind, estimators=["sndr", "cips"])
+    if kind not in OF_MODELS:
+        refusal(draw(50, meta=EXACT), "found estimators", interval=kind, estimators=["dr"])
 
 
 def test_o_a_floor_that_the_log_contradicts_bounds_no_weight() -> None:
@@ -214,12 +352,12 @@ def test_o_a_floor_that_the_log_contradicts_bounds_no_weight() -> None:
 
 def test_o_other_estimators_keep_their_own_interval_and_the_report_says_so() -> None:
     log = draw(400, meta=EXACT)
-    report = evaluate(log, {"t": Fixed(TARGET)}, interval="bernstein")
+    report = evaluate(log, {"t": Fixed(TARGET)}, interval="betting")
     assert dict(report.table.select("estimator", "method").iter_rows()) == {
-        "snips": "bernstein",
+        "snips": "betting",
         "dr": "student",
     }
-    said = "dr: not what bernstein bounds, so they keep their own interval."
+    said = "dr: not what betting bounds, so they keep their own interval."
     assert said in report.notes
     assert said not in evaluate(log, {"t": Fixed(TARGET)}, interval="bootstrap").notes
 

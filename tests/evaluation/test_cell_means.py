@@ -10,7 +10,7 @@ from recfb import Log, UnboundError, evaluate
 from recfb.contracts import Block
 from recfb.data.door import Problems
 from recfb.evaluation import CellMeans
-from recfb.evaluation.cells import cell_counts, fold_of
+from recfb.evaluation.cell_means import cell_counts, fold_of
 from recfb.policies import Uniform
 
 

@@ -35,7 +35,7 @@ from recfb.data.door import Problems
 from recfb.estimate import Rows, average, dm, dr
 from recfb.evaluate import Evaluation
 from recfb.evaluation import CrossFit
-from recfb.evaluation.cells import fold_of
+from recfb.evaluation.cell_means import fold_of
 from recfb.evaluation.crossfit import column_of, solved, split
 from recfb.evaluation.prepare import Inputs
 from recfb.evaluation.report import Report

@@ -98,6 +98,15 @@ def test_o_likelihood_mirrors_with_the_reward() -> None:
     assert bounds(w, [1 - x for x in r]) == pytest.approx([1 - upper, 1 - lower], abs=1e-12)
 
 
+def test_o_likelihood_reads_the_largest_weight_in_double_precision() -> None:
+    w, r = [0.5, 2.0, 1.0, 0.25] * 20, [1.0, 0.0, 1.0, 0.0] * 20  # which average below 1
+
+    def slope(step: float) -> float:
+        return (bounds(w, r, top=8.1 * (1 + step))[0] - bounds(w, r, top=8.1)[0]) / step
+
+    assert slope(1e-8) == pytest.approx(slope(1e-5), rel=1e-3)  # 8.1 is no 32-bit float
+
+
 def test_o_likelihood_of_tiny_rates_keeps_its_width() -> None:
     w, r = [1.0, 0.5, 1.5, 1.0] * 2500, ([1e-6] + [0.0] * 3) * 2500
     lower, upper = bounds(w, r, top=2.0)
@@ -154,6 +163,7 @@ def test_o_each_estimator_has_its_own_interval() -> None:
             "ips": "likelihood",
             "cips": "student",
             "snips": "bootstrap",
+            "el": "likelihood",
             "dm": "student",
             "dr": "student",
             "dros": "student",
@@ -162,7 +172,7 @@ def test_o_each_estimator_has_its_own_interval() -> None:
         }.items()
     )
     asked = {name: method(f, traits(f), "likelihood") for name, f in estimate.ESTIMATORS.items()}
-    assert [name for name, kind in asked.items() if kind == "likelihood"] == ["ips", "snips"]
+    assert [name for name, kind in asked.items() if kind == "likelihood"] == ["ips", "snips", "el"]
 
 
 def test_o_an_interval_of_ones_own() -> None:

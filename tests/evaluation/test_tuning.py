@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,10 +12,12 @@ from ope_world import TARGET, Fixed, draw
 from scipy.special import stdtrit
 from torch import Tensor
 
-from recfb import ConfigError, estimate, evaluate
+from recfb import ConfigError, Evaluation, Meta, estimate, evaluate
 from recfb.estimate import GRIDS, UNSHRUNK, Rows, Tuned, average, bias_bound, slope, squared_error
 from recfb.estimate.tuning import least
+from recfb.evaluation import student
 from recfb.evaluation.estimates import BucketEstimates, poisson_counts
+from recfb.evaluation.intervals import method
 from recfb.evaluation.shape import traits
 from recfb.evaluation.terms import Terms, accumulate
 from recfb.policies import Uniform
@@ -159,11 +163,11 @@ def test_o_11_3_sums_choose_what_rows_choose(name: str, by: Any) -> None:
     sums = accumulate(terms, rows, bucket, 256)
     made = BucketEstimates("it", terms, sums, 0, (0, 1), (0, 1e9))
     assert torch.allclose(made.value, tuned(rows, average), rtol=1e-12)
-    chosen = terms.strengths("it", made.totals)
+    (chosen,) = made.choices(tuned)
     one: Any = tuned.estimator
     for k in range(2):
-        assert float(made.value[k]) == pytest.approx(float(one(rows, average, chosen[k])[k]))
-    assert terms.strengths("plain", made.totals) == []
+        strength = tuned.strengths[int(chosen[k])]
+        assert float(made.value[k]) == pytest.approx(float(one(rows, average, strength)[k]))
     assert float(made.phi.sum()) == pytest.approx(0, abs=1e-12)
 
 
@@ -202,12 +206,191 @@ def test_o_11_3_the_interval_of_a_tuned_estimator_is_the_bootstrap_of_the_whole(
     assert row["value"] == pytest.approx(alone.table["value"][0], rel=1e-12)
 
 
+# ---- chosen on one half, valued on the other
+
+
+def halves(rows: Rows, tuned: Tuned, size: int) -> BucketEstimates:
+    """The rows in `size` buckets, in turn."""
+    terms = Terms({"it": tuned, "all": replace(tuned, split=False)}, policies=len(rows.pe))
+    sums = accumulate(terms, rows, torch.arange(len(rows)) % size, size)
+    return BucketEstimates("it", terms, sums, 0, (0, 1), (0, 1e9))
+
+
+GRID = (0.5, 2.0, 4.0, 8.0, 16.0)
+
+
+@pytest.mark.parametrize("by", ["slope", "mse"])
+@pytest.mark.parametrize("name", TUNABLE)
+def test_o_11_3_a_half_is_valued_with_what_the_other_chose(name: str, by: Any) -> None:
+    tuned = Tuned(
+        estimate.ESTIMATORS[name], GRID if name in ("cips", "cdr") else (), by, split=True
+    )
+    rows, one = rows_of(301, seed=3), tuned.estimator
+    made = halves(rows, tuned, 64)
+    fold = torch.arange(301) % 64 % 2
+    parts, shrunk = [rows[fold == k] for k in (0, 1)], []
+    for mine, other in (parts, parts[::-1]):
+        n = torch.tensor(float(len(other)), dtype=F)
+        choice = tuned.choice(tuned.columns(other, average), n)
+        value: Any = [one(mine, average, tuned.strengths[int(c)])[k] for k, c in enumerate(choice)]  # type: ignore[call-arg]
+        shrunk.append(len(mine) * torch.stack(value))
+    assert torch.allclose(made.value, sum(shrunk) / 301, rtol=1e-12)
+    assert made.phi.sum(1).tolist() == pytest.approx([0, 0], abs=1e-12)
+    differ = int((made.choices(tuned)[0] != made.choices(tuned)[1]).sum())
+    assert differ or name != "cips" or by != "mse"  # so the halves do disagree
+
+
+def test_o_11_3_a_split_that_agrees_is_the_fixed_strength() -> None:
+    rows = rows_of(400)
+    made = halves(rows, Tuned(estimate.dros, (3.0,), by="mse", split=True), 1024)
+    term = rows.v + estimate.shrink(rows.w, 3.0) * rows.e
+    assert torch.allclose(made.value, term.mean(-1), rtol=1e-12)
+    assert torch.allclose(made.se(), term.std(-1) / 20, rtol=1e-9)
+    assert made.se_diff(0)[1] == pytest.approx(float((term[1] - term[0]).std()) / 20, rel=1e-9)
+
+
+def test_o_11_3_the_influence_of_a_split_is_its_derivative() -> None:
+    rows, tuned = rows_of(90, seed=3), Tuned(estimate.cips, GRID, by="mse", split=True)
+    made = halves(rows, tuned, 90)
+    assert len({tuple(choice.tolist()) for choice in made.choices(tuned)}) == 2
+    for bucket in (0, 7, 88, 89):
+        sums = made.sums.clone()
+        sums[..., bucket] *= 1 + 1e-6
+        moved = replace(made, sums=sums).value - made.value
+        assert torch.allclose(moved / 1e-6, made.phi[:, bucket], rtol=1e-4, atol=1e-8)
+
+
+def test_o_11_3_resamples_of_a_split_choose_on_their_own_halves() -> None:
+    rows, tuned = rows_of(200, seed=3), Tuned(estimate.cips, GRID, by="mse", split=True)
+    made = halves(rows, tuned, 200)
+    drawn, pivots = made.replicates(40), made.pivots(40)
+    counts = poisson_counts(40, 200, 0)
+    for b in range(40):
+        there = torch.arange(200).repeat_interleave(counts[b].long())
+        terms = Terms({"it": tuned}, policies=2)
+        sums = accumulate(terms, rows[there], there, 200)
+        again = BucketEstimates("it", terms, sums, 0, (0, 1), (0, 1e9))
+        assert torch.allclose(drawn[b], again.value, rtol=1e-9)
+        repeated = counts[b].clamp(min=1).double()  # a bucket drawn c times is c buckets
+        se = ((again.phi.square() / repeated).sum(1) * (1 + 1 / 199)).sqrt()
+        assert torch.allclose(pivots[b], (again.value - made.value) / se, rtol=1e-8)
+
+
+def test_o_11_3_a_split_is_the_same_for_any_partition() -> None:
+    rows, unit = rows_of(900, seed=5), torch.arange(900) // 3
+    plan = Evaluation(
+        {"a": Uniform(), "b": Uniform()}, estimators=["cips:mse:split", "dros:mse:split"]
+    )
+    fewer = Evaluation(plan.policies, estimators=plan.estimators, buckets=256)
+
+    def table(plan: Evaluation, cuts: list[int], order: int = 1) -> Any:
+        edges = [0, *cuts, 900]
+        parts = [
+            plan.scan_rows(rows[a:b], unit[a:b], f"rows[{a}:{b}]") for a, b in pairwise(edges)
+        ][::order]
+        whole = parts[0]
+        for part in parts[1:]:
+            whole = whole + part
+        return plan.report(whole).table.select("value", "se", "lower", "upper")
+
+    assert table(plan, [100, 450, 451]).equals(table(plan, [100, 450, 451], -1))  # to the bit
+    for cuts in ([100, 450, 451], [1], [899, 899]):
+        for a, b in zip(table(plan, cuts).iter_rows(), table(plan, []).iter_rows(), strict=True):
+            assert a == pytest.approx(b, rel=1e-12)
+    narrow, wide = table(fewer, [])["value"], table(plan, [])["value"]
+    assert narrow.to_list() == pytest.approx(wide.to_list(), rel=1e-12)  # the halves are the same
+
+
+def test_o_11_3_one_unit_has_no_other_half() -> None:
+    log, policies = draw(9, unit=torch.zeros(9, dtype=torch.int64)), {"t": Fixed(TARGET)}
+    row = evaluate(log, policies, estimators=["cips:mse:split"]).table.to_dicts()[0]
+    assert row["value"] is None and row["reasons"].startswith("not defined on these rows")
+
+
+def test_o_11_3_a_student_interval_of_a_split_covers_and_of_the_whole_does_not() -> None:
+    """A right reward model, so no strength is biased: the choice alone is what can go wrong.
+
+    600 logs of 400 rows, each in the place of a policy.
+    """
+    slopes = torch.linspace(-1.2, 1.2, 8, dtype=F)
+    g = torch.Generator().manual_seed(11)
+
+    def world(*size: int) -> tuple[Tensor, Tensor, Tensor]:
+        x = torch.randn(*size, 1, generator=g, dtype=F)
+        return (x * slopes).softmax(-1), (-x * slopes).softmax(-1), (slopes + x / 2 - 1).sigmoid()
+
+    _, pi, q = world(1_000_000)
+    truth = float((pi * q).sum(1).mean())
+    mu, pi, q = world(600, 400)  # (600, 400, 8)
+    item = torch.multinomial(mu.flatten(0, 1), 1, generator=g).view(600, 400, 1)
+    p, pe, qa = (table.gather(2, item)[..., 0] for table in (mu, pi, q))
+    r = (torch.rand(600, 400, generator=g) < qa).to(F)
+    rows = Rows(r, p, pe, (pi * q).sum(2), qa)
+    made = halves(rows, Tuned(estimate.dros, by="mse", split=True), 400)
+    covers = {}
+    for name in ("it", "all"):
+        lower, upper = student(replace(made, name=name), 0.05)
+        covers[name] = float(((lower <= truth) & (truth <= upper)).double().mean())
+    assert 0.93 < covers["it"] < 0.97
+    assert covers["all"] < covers["it"] - 0.02
+    sd = (made.value - truth).square().mean().sqrt()
+    assert float(made.se().square().mean().sqrt() / sd) == pytest.approx(1, abs=0.1)
+
+
+def test_o_11_3_a_split_has_a_student_interval_and_a_note() -> None:
+    log, policies = draw(800, logger=[0.6, 0.3, 0.08, 0.02]), {"t": Fixed(TARGET)}
+    mine = {"tuned": Tuned(estimate.cips, (1.0, 3.0, 10.0, 30.0), by="mse", split=True)}
+    report = evaluate(log, policies, estimators=mine)
+    row = report.table.to_dicts()[0]
+    assert row["method"] == "student"
+    assert row["upper"] - row["lower"] == pytest.approx(2 * 1.96 * row["se"], rel=0.01)
+    (note,) = [text for text in report.notes if text.startswith("tuned: shrinkage ")]
+    assert " and " in note.split(" for t; ")[0]
+    assert "each was chosen on one half of the units for the other; the interval knows" in note
+    own = {name: method(f, traits(f), None) for name, f in mine.items()}
+    assert own == {"tuned": "student"}
+    assert method(Tuned(estimate.cips), traits(Tuned(estimate.cips)), None) == "bootstrap"
+
+
+# ---- the choice with the bias bounded
+
+
+def test_o_11_1_the_note_says_what_a_bound_of_the_bias_would_choose() -> None:
+    few = {"seed": 1, "logger": [0.6, 0.3, 0.08, 0.02]}
+    log = draw(200, **few, meta=Meta(reward_range=(0, 1), floor=0.02))
+    grid, policies = (1.0, 3.0, 10.0, 30.0), {"t": Fixed(TARGET)}
+
+    def note(tuned: Tuned, **options: Any) -> str:
+        report = evaluate(options.pop("log", log), policies, estimators={"it": tuned}, **options)
+        return next(text for text in report.notes if text.startswith("it: "))
+
+    plain, bounded = (
+        Tuned(estimate.cips, grid, "mse"),
+        Tuned(estimate.cips, grid, "mse", highest=50),
+    )
+    first, second = (note(tuned).split()[2] for tuned in (plain, bounded))
+    assert (first, second) == ("10", "30")  # the bound is larger, so it shrinks less
+    assert note(plain).endswith("(gate G14). With the bias bounded it would be 30 for t.")
+    assert note(bounded).endswith("(gate G14). With the plain bias it would be 10 for t.")
+    modelled = note(Tuned(estimate.cdr, grid, "mse"))
+    assert modelled.endswith("With the bias bounded for residuals in [-1, 1] it would be 30 for t.")
+    assert note(Tuned(estimate.cips, (30.0,), "mse")).endswith("(gate G14).")  # they agree
+    assert note(Tuned(estimate.cips, grid)).endswith("(gate G14).")  # slope bounds nothing
+    missing = "A bound of the bias needs the smallest propensity, Meta(floor=...), and |r| <= 1."
+    assert note(plain, log=draw(200, **few)).endswith(missing)
+    assert note(plain, reward_range=(0, 2)).endswith(missing)
+    assert note(plain, reward_range=(-1, 1)).endswith("would be 30 for t.")
+
+
 def test_o_tuned_estimators_by_name() -> None:
-    table = evaluate(draw(500), {"t": Fixed(TARGET)}, estimators=["dros:slope", "sgips:mse"]).table
-    assert table["estimator"].to_list() == ["dros:slope", "sgips:mse"]
+    names = ["dros:slope", "sgips:mse", "dros:mse:split"]
+    table = evaluate(draw(500), {"t": Fixed(TARGET)}, estimators=names).table
+    assert table["estimator"].to_list() == names
     assert table["value"].null_count() == 0
-    with pytest.raises(ConfigError, match='chosen by slope or by mse, as in "dros:slope"'):
-        evaluate(draw(10), {"t": Fixed(TARGET)}, estimators=["dros:best"])
+    match = 'chosen by slope or by mse, as in "dros:slope", or "dros:slope:split"'
+    for name in ("dros:best", "dros:split", "dros:mse:halves", "dros:mse:split:split", "dros:"):
+        with pytest.raises(ConfigError, match=match):
+            evaluate(draw(10), {"t": Fixed(TARGET)}, estimators=[name])
     with pytest.raises(ConfigError, match='as in "cips:slope"'):
         evaluate(draw(10), {"t": Fixed(TARGET)}, estimators=["ips:mse"])
 
@@ -227,7 +410,9 @@ def test_o_ties_go_to_the_least_biased() -> None:
     rows = rows_of(100)
     wide = Tuned(estimate.cips, (1e9, 1e8), by="mse")  # no weight is so large
     n = torch.full((2,), 100.0, dtype=F)
-    assert wide.choice(wide.columns(rows, average), n).tolist() == [0, 0]
+    assert wide.strengths == (1e8, 1e9)
+    assert wide.choice(wide.columns(rows, average), n).tolist() == [1, 1]
+    assert Tuned(estimate.ix, (0.0, 0.5)).strengths == (0.5, 0.0)  # there 0 is no shrinkage
     assert torch.equal(wide(rows, average), estimate.ips(rows, average))
 
 

@@ -18,7 +18,7 @@ from recfb import ConfigError, Log, LogError, evaluate
 from recfb.contracts import Block, Context, Policy, describe
 from recfb.data.door import Problems
 from recfb.evaluation import CrossFit
-from recfb.evaluation.cells import fold_of
+from recfb.evaluation.cell_means import fold_of
 from recfb.evaluation.mrdr import variance
 from recfb.evaluation.weighting import Weighting, chances, fit_weight
 from recfb.interop.sklearn import Reward

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from recfb import ConfigError, Log, LogError, SupportError, evaluate
 from recfb.contracts import Context, Policy, sample_cdf
 from recfb.data.door import Problems
-from recfb.evaluation.cells import fold_of
+from recfb.evaluation.cell_means import fold_of
 from recfb.interop.classifier import odds, weights
 from recfb.interop.sklearn import Reward
 from recfb.policies import Uniform

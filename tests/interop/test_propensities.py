@@ -16,7 +16,7 @@ from test_gates import level, run
 from recfb import ConfigError, Log, LogError
 from recfb.data.door import Problems
 from recfb.errors import RecfbWarning
-from recfb.evaluation.cells import fold_of
+from recfb.evaluation.cell_means import fold_of
 from recfb.interop.calibration import (
     balance,
     by_isotonic,

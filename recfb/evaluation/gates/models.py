@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from recfb.contracts import Evidence, Finding
 from recfb.contracts.evaluating import Level
 from recfb.estimate import dm
-from recfb.evaluation.gates.common import everyone
+from recfb.evaluation.gates.common import below, everyone
 from recfb.evaluation.shape import through
 from recfb.evaluation.terms import residual
 
@@ -63,7 +63,17 @@ def g10_residual(evidence: Evidence) -> Iterator[Finding]:
 
 
 def dm_is_a_model(evidence: Evidence) -> Iterator[Finding]:
-    """DM is at best usable with care: its standard error leaves out the error of the model."""
+    """The error of the reward model, which a standard error leaves out: dm is at best usable with
+    care. So are shrunk forms by a model of the same rows where their standard error is below .9 of
+    the unshrunk form's; below .6 they fail."""
+    unshrunk = evidence.traits.unshrunk
     if evidence.traits.models and not evidence.traits.weighs:
         text = "the standard error leaves out the error of the reward model"
         yield from everyone(evidence, "DM", "warn", text, "compare with dr")
+    elif evidence.traits.models and evidence.model == "cross-fitted" and unshrunk is not None:
+        whole = evidence.estimates.about(unshrunk)
+        if whole is not None:
+            ratio = evidence.estimates.se() / whole.se()
+            text = "the standard error is {:.2f} of dr's, for it leaves out the error of the model"
+            advice = "use dr, which repairs it, or a model that was fitted on another log"
+            yield from below("DM", ratio, (0.9, 0.6), text, advice)
