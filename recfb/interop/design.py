@@ -87,7 +87,8 @@ class Inputs:
         """The inputs that the rows of a log have."""
         features, position = context.features, context.position
         width = 0 if features is None else features.shape[-1]
-        last = 0 if position is None else int(position.max())
+        told = position is not None and bool((position != position[0]).any())
+        last = int(position.max()) if position is not None and told else 0
         none = torch.zeros(0, dtype=torch.float64)
         raw = cls(users, width, last, none, none)._known(context)
         spread = (raw - raw.mean(0)).square().mean(0).sqrt()

@@ -186,6 +186,33 @@ def regret(log: Log, truth: pl.DataFrame) -> Tensor:
     return (cells.sum(lost) / _requests(log, cells)).cumsum(1)
 
 
+def switches(log: Log, truth: pl.DataFrame) -> Tensor:
+    """Cumulative switches a request, in worlds with a `SwitchingCost`: (R, T)."""
+    return _so_far(log, truth, "switch")
+
+
+def observations(log: Log, truth: pl.DataFrame) -> Tensor:
+    """Cumulative outcomes a request has paid for, in `Budgeted` worlds: (R, T)."""
+    return _so_far(log, truth, "used")
+
+
+def mistakes(log: Log, truth: pl.DataFrame) -> Tensor:
+    """Cumulative mistakes a request, where decisions are right or wrong: (R, T)."""
+    return _so_far(log, truth, "mistake")
+
+
+def violations(log: Log, truth: pl.DataFrame) -> Tensor:
+    """Cumulative rounds with a complaint, in `Audited` worlds: (R, T)."""
+    return _so_far(log, truth, "violation")
+
+
+def _so_far(log: Log, truth: pl.DataFrame, column: str) -> Tensor:
+    """Sums over the rounds so far of a number of each request: (R, T)."""
+    cells = _cells(log)
+    each = _truth(truth, column) * (log.tensor("position") == 1)  # (rows,)
+    return (cells.sum(each) / _requests(log, cells)).cumsum(1)
+
+
 def jaccard(log: Log, truth: pl.DataFrame) -> Tensor:
     """Mean Jaccard overlap of two users' clicked items so far: (R, T).
 
@@ -238,8 +265,12 @@ METRICS: Mapping[str, LoopMetric] = {
     "gini": gini,
     "gini_shown": gini_shown,
     "jaccard": jaccard,
+    "mistakes": mistakes,
+    "observations": observations,
     "regret": regret,
     "relevance": relevance,
     "reward": reward,
+    "switches": switches,
+    "violations": violations,
 }
 """What `simulate(metrics=...)` can be asked for, by name."""

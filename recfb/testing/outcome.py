@@ -148,8 +148,10 @@ def trajectory(world: World[Any], seed: int, rounds: int = 3) -> list[Tensor]:
 
 
 def slate_for(world: World[Any], state: Any, shift: int) -> Slate:
-    """Two items a request (one, in a world of one item), moved on by `shift`."""
+    """Two items a request (one, in a world of one item), moved on by `shift`; all outcomes are
+    asked for."""
     rows = len(world.observe(state))
     k = min(2, world.n_items)
     item = (torch.arange(rows)[:, None] + torch.arange(k) + shift) % world.n_items  # (B, K)
-    return Slate(item, propensity=torch.full(item.shape, 1.0 / world.n_items, dtype=torch.float64))
+    share = torch.full(item.shape, 1.0 / world.n_items, dtype=torch.float64)
+    return Slate(item, propensity=share, observe=torch.ones(rows, world.n_items, dtype=torch.bool))

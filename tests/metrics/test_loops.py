@@ -55,6 +55,10 @@ def run() -> tuple[Log, pl.DataFrame]:
             "relevance": [0.5, 0.1, 0.4, 0.2, 0.5, 0.3, 0.4, 0.2] + [0.25] * 8,
             "value": [0.5, 0.1, 0.4, 0.2, 0.5, 0.3, 0.4, 0.2] + [0.25] * 8,
             "best": [1.0] * 16,
+            "switch": [1.0, 1, 0, 0, 1, 1, 1, 1] + [0.0] * 8,
+            "used": [2.0, 2, 0, 0, 4, 4, 0, 0] + [1.0] * 8,
+            "mistake": [0.0, 0, 1, 1, 0, 0, 0, 0] + [1.0] * 8,
+            "violation": [1.0, 1, 1, 1, 0, 0, 0, 0] + [0.0] * 8,
         }
     )
     return log, truth
@@ -71,6 +75,11 @@ EXPECTED = {
     "relevance": [[0.3, 0.35], [0.25, 0.25]],
     # a request: 1 - .6 and 1 - .6; then 1 - .8 and 1 - .6
     "regret": [[0.4, 0.7], [0.5, 1.0]],
+    # once a request, whatever its positions
+    "switches": [[0.5, 1.5], [0.0, 0.0]],
+    "observations": [[1.0, 3.0], [1.0, 2.0]],
+    "mistakes": [[0.5, 0.5], [1.0, 2.0]],
+    "violations": [[1.0, 1.0], [0.0, 0.0]],
     # sets {0} and {0, 1}; unchanged in the second round
     "jaccard": [[0.5, 0.5], [math.nan] * 2],
 }

@@ -28,7 +28,10 @@ RATE = 0.003
 """The nominal false discovery rate of the tests of cells: sums of odds are skewed, and at a nominal
 1 % sound logs alarmed in 3 % of trials, at .3 % in 1 %."""
 
-ADVICE = "log the propensity that the choice was made with, in the same moment"
+ADVICE = (
+    "log the propensity that the choice was made with, in the same moment; where an item could not "
+    "be shown, say so in the column available"
+)
 
 
 def unsupported(items: ItemTable) -> Tensor:

@@ -1,0 +1,35 @@
+"""Neural-linear Thompson sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from recfb.beliefs.neural_linear import NeuralLinear
+from recfb.contracts import Fitted
+from recfb.data import Log
+from recfb.policies.thompson import Thompson
+
+
+class NeuralLinearTS(Thompson):
+    """Thompson sampling over `NeuralLinear(net, l2)`: a network, and a regression an item on top.
+
+    Riquelme, Tucker and Snoek, ICLR 2018. `Refit(every=100, warm=True)` trains the network by `fit`
+    every 100 rounds. Propensities have no closed form, so they are None; `propensity_mc` estimates
+    them.
+
+    Args:
+        net: a recommender over `FeatureNet`, trained by Lightning.
+        l2: the ridge of the regressions.
+
+    Raises:
+        ConfigError: as `NeuralLinear`.
+    """
+
+    def __init__(self, net: Fitted, l2: float = 0.25) -> None:
+        super().__init__(NeuralLinear(net, l2))
+        self.net = net
+        self.l2 = l2
+
+    def refit(self, log: Log, fit: Callable[[Log, Any], Any]) -> None:
+        self.model.refit(log, fit)
