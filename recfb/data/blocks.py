@@ -121,14 +121,28 @@ def _groups(rows: Log, by: str | None) -> tuple[Tensor | None, tuple[str, ...]]:
     return codes.to_torch(), tuple(kinds)
 
 
+def unit_column(log: Log, unit: str | None = None) -> str:
+    """The column of clusters: as asked, else unit, user or slate; "" for rows. A single user is
+    none.
+
+    >>> from recfb.data import Log
+    >>> rows = {"item": [0, 1], "reward": [1, 0]}
+    >>> unit_column(Log.of({**rows, "user": [7, 8]})), unit_column(Log.of({**rows, "user": [7, 7]}))
+    ('user', '')
+    """
+    if unit is not None:
+        return unit if unit in log.columns else ""
+    order = ("unit", "user", "slate") if log.n_users > 1 else ("unit", "slate")
+    return next((name for name in order if name in log.columns), "")
+
+
 def _unit(rows: Log, name: str, unit: str | None) -> Tensor:
-    """The cluster of each row: as asked, else `unit`, `user`, `slate`, else a hash of (part,
-    row)."""
+    """The cluster of each row, else a hash of (part, row)."""
     if unit is not None:
         rows.require(unit)
-    for column in (unit,) if unit else ("unit", "user", "slate"):
-        if column in rows.columns:
-            return rows.tensor(column)
+    column = unit_column(rows, unit)
+    if column:
+        return rows.tensor(column)
     return mix64(torch.arange(len(rows)) ^ (derive(0, name) >> 1))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 
 from recfb.contracts import Block, Context, Fitted, Model, best_of
 from recfb.data import Log
-from recfb.data.blocks import record
+from recfb.data.blocks import record, unit_column
 from recfb.data.door import Problems
 from recfb.data.pairs import Pairs
 from recfb.errors import ConfigError, UnboundError
@@ -259,23 +259,13 @@ def cross_fitted(
     """
     if model.fitted_on is None:
         return copy.deepcopy(model).refit(log, train, unit, executor=executor)
-    if column_of(model.unit, log.columns) != column_of(unit, log.columns):
+    if unit_column(log, model.unit) != unit_column(log, unit):
         raise ConfigError(
             f"the folds of this CrossFit are of unit={model.unit!r}, the evaluation's clusters of "
             f"unit={unit!r}, so rows of one cluster would be in several folds. Fit it with "
             f"CrossFit(model).refit(log, train, unit={unit!r}), or give it unfitted."
         )
     return model
-
-
-def column_of(unit: str | None, columns: Sequence[str]) -> str:
-    """The column of clusters: as asked, else unit, user or slate; "" for rows.
-
-    >>> column_of(None, ["item", "user", "reward"])
-    'user'
-    """
-    order = ("unit", "user", "slate") if unit is None else (unit,)
-    return next((name for name in order if name in columns), "")
 
 
 def top_by(
@@ -296,4 +286,4 @@ def top_by(
     return torch.cat(picks)
 
 
-__all__ = ["CrossFit", "Learner", "column_of", "cross_fitted", "solved", "split", "top_by"]
+__all__ = ["CrossFit", "Learner", "cross_fitted", "solved", "split", "top_by"]

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from recfb.contracts import Block, Estimator, Model, Policy
+from recfb.data.blocks import unit_column
 from recfb.data.door import Problems
 from recfb.errors import LogError, UnboundError
 from recfb.estimate import Rows
 from recfb.evaluation.binding import bound, check_vocabulary, origin
 from recfb.evaluation.cell_means import CellMeans
-from recfb.evaluation.crossfit import CrossFit, Train, column_of, cross_fitted, solved
+from recfb.evaluation.crossfit import CrossFit, Train, cross_fitted, solved
 from recfb.evaluation.loggers import Counts, Loggers, check_mixture, logger_counts
 from recfb.evaluation.mrdr import CellMRDR, Normal, equations
 from recfb.evaluation.reduction import Fixed, RewardModel
@@ -164,7 +165,7 @@ class Inputs:
         fitted = cross_fitted(model, log, self.train, self.unit, executor)
         source: Origin = "cross-fitted"
         if fitted.fitted_on != log.name:
-            source = "other log" if column_of(self.unit, log.columns) else "unknown"
+            source = "other log" if unit_column(log, self.unit) else "unknown"
         return replace(found, predictor=fitted, described=fitted.words, source=source)
 
     def _loggers(self, log: Log, executor: Executor | None, mixes: bool) -> Loggers:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from recfb.contracts import Block, Estimator, Policy
+from recfb.data.blocks import unit_column
 from recfb.data.door import Problems
 from recfb.errors import ConfigError, nearest
 from recfb.estimate import ESTIMATORS, GRIDS, LOGGERS, Tuned
@@ -129,7 +130,6 @@ def facts_of(
     """What the plan says, with what the log declares."""
     declared = reward_range or log.meta.reward_range
     low, high = declared or (0.0, 1.0)
-    units = (name for name in (unit, "unit", "user", "slate") if name in log.columns)
     return replace(
         plan,
         reward_range=(float(low), float(high)),
@@ -137,7 +137,7 @@ def facts_of(
         source=log.meta.propensity,
         draws=log.meta.draws,
         floor=log.meta.floor,
-        unit=next(units, ""),
+        unit=unit_column(log, unit),
     )
 
 

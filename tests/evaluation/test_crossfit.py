@@ -31,12 +31,13 @@ from recfb import (
     solvers,
 )
 from recfb.contracts import Block, Context, Model
+from recfb.data.blocks import unit_column
 from recfb.data.door import Problems
 from recfb.estimate import Rows, average, dm, dr
 from recfb.evaluate import Evaluation
 from recfb.evaluation import CrossFit
 from recfb.evaluation.cell_means import fold_of
-from recfb.evaluation.crossfit import column_of, solved, split
+from recfb.evaluation.crossfit import solved, split
 from recfb.evaluation.prepare import Inputs
 from recfb.evaluation.report import Report
 from recfb.interop.obp import predicted
@@ -382,8 +383,8 @@ def test_o_split_by_hand() -> None:
     for k, others in enumerate(split(log, 2, 3)):
         rows = [i for i, f in enumerate(fold.tolist()) if f != k]
         assert others.frame["item"].to_list() == rows
-    assert column_of(None, log.columns) == "unit" and column_of("user", log.columns) == "user"
-    assert column_of(None, ["item"]) == ""
+    assert unit_column(log) == "unit" and unit_column(log, "user") == "user"
+    assert unit_column(Log.of({"item": [0], "reward": [1]})) == ""
 
 
 def test_o_obp_is_given_the_same_predictions() -> None:

@@ -525,3 +525,23 @@ def test_no_warning_without_need() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", OverlapWarning)
         evaluate(draw(2000), {"t": Fixed(TARGET), "u": Uniform()})
+
+
+def test_a_single_user_is_no_cluster() -> None:
+    """A log of one user, as bandit simulators write: rows, or slates, are the units."""
+    log = draw(400, unit=False)
+    one = Log.of(log.frame.with_columns(user=pl.lit(0)), n_items=4, meta=log.meta)
+    alone = evaluate(one, {"t": Fixed(TARGET)}, estimators=["ips"], interval="student").table
+    assert alone["se"].item() == pytest.approx(
+        evaluate(log, {"t": Fixed(TARGET)}, estimators=["ips"], interval="student")
+        .table["se"]
+        .item(),
+        rel=0.1,
+    )
+    slates = Log.of(
+        one.frame.with_columns(slate=pl.int_range(400) // 4, position=1 + pl.int_range(400) % 4)
+    )
+    clustered = Evaluation({"t": Uniform()}).fit(slates)
+    assert clustered.facts is not None and clustered.facts.unit == "slate"
+    asked = evaluate(one, {"t": Fixed(TARGET)}, estimators=["ips"], unit="user").table
+    assert asked["se"].item() is None  # as asked
