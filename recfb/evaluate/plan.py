@@ -190,10 +190,7 @@ class Evaluation:
         cells = self._tally(facts, rows, source, Grouping(block.by, groups))
         told = strata(block, lost, rows, len(groups))
         missing = torch.bincount(group_of(lost), minlength=len(groups)).tolist()
-        beyond = [None] * len(groups)
-        if reduced.beyond is not None:
-            far = group_of(block)[reduced.beyond]
-            beyond = torch.bincount(far, minlength=len(groups)).tolist()
+        beyond = _by_group(reduced.beyond, block, len(groups))
         named = {
             label: cell._replace(
                 missing=missing[g],
@@ -274,6 +271,13 @@ class Evaluation:
         shape = shape_of(state.facts, self.functions)
         given = self.seed, interval, alpha, plan, shape, self.ids
         return finish(state, Settings(names, self.functions, *given), base)
+
+
+def _by_group(rows: Tensor | None, block: Block, groups: int) -> list[int] | list[None]:
+    """How many of some rows (n,) bool each group has; not known, where they are not."""
+    if rows is None:
+        return [None] * groups
+    return [int(x) for x in torch.bincount(group_of(block)[rows], minlength=groups)]
 
 
 def train(log: Log, model: Model | Learner, seed: int) -> Model | Learner:
