@@ -99,10 +99,8 @@ def _items_of(cell: Cell, policy: int, name: str) -> pl.DataFrame:
 
 def _labelled(table: pl.DataFrame, settings: Settings, by: str | None) -> pl.DataFrame:
     """Items by their ids; the group as a first column, or none."""
-    ids = settings.ids
-    if ids is not None:
-        known = dict(enumerate(ids.to_list()))
-        table = table.with_columns(pl.col("item").replace_strict(known, return_dtype=ids.dtype))
+    if settings.ids is not None:
+        table = table.with_columns(settings.ids.gather(table["item"]).alias("item"))
     if by is None:
         return table.drop("")
     return table.drop(by, strict=False).rename({"": by})  # a group's item or position is its name

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from recfb.data import Log
+from recfb.evaluation.gates.support import FLOOR, SHARE
 from recfb.evaluation.multiple import benjamini_hochberg
 
 BINS = 20
@@ -16,12 +17,6 @@ BINS = 20
 
 RATE = 0.01
 """The false discovery rate of the tests of items."""
-
-FLOOR = 30.0
-"""Effective rows, (sum 1/p)^2 / sum 1/p^2, below which an item is not tested."""
-
-SHARE = 0.01
-"""Share of all rows above which a single row hides how often an item was shown."""
 
 Map = Callable[[Tensor], Tensor]
 """Probabilities (n, n_items) -> calibrated ones."""
