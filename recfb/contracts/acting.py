@@ -182,11 +182,22 @@ class Policy(Component, ABC):
             learn(context, slate, feedback, generator)
 
     def refit(self, log: Log, fit: Callable[[Log, Any], Any]) -> None:
-        """Train the policy's model on a log; nothing to do without one, or where the model learns
-        by `update`."""
+        """Train the policy's model on a log: by the model's own `refit`, where it has one, else by
+        `fit`; nothing to do without a model, or where it learns by `update` alone."""
         model = getattr(self, "model", None)
-        if model is not None and not hasattr(model, "update"):
+        if model is None:
+            return
+        if hasattr(model, "refit"):
+            model.refit(log, fit)
+        elif not hasattr(model, "update"):
             fit(log, model)
+
+    @property
+    def retrained(self) -> bool:
+        """Whether `refit` does anything, so that a run has to keep its log for it."""
+        model = getattr(self, "model", None)
+        own = type(self).refit is not Policy.refit or hasattr(model, "refit")
+        return own or (model is not None and not hasattr(model, "update"))
 
     def look(self, values: Tensor) -> None:
         """(B, n_items) expected rewards of this round, given to privileged policies only."""

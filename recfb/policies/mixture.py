@@ -79,6 +79,10 @@ class Mixture(Policy):
         for part in (self.policy, self.control):
             part.update(context, slate, feedback, generator)
 
+    @property
+    def retrained(self) -> bool:
+        return self.policy.retrained or self.control.retrained
+
     def refit(self, log: Log, fit: Callable[[Log, Any], Any]) -> None:
         for part in (self.policy, self.control):
             part.refit(log, fit)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from recfb.beliefs.neural_linear import NeuralLinear
 from recfb.contracts import Fitted
-from recfb.data import Log
 from recfb.policies.thompson import Thompson
 
 
@@ -30,6 +26,3 @@ class NeuralLinearTS(Thompson):
         super().__init__(NeuralLinear(net, l2))
         self.net = net
         self.l2 = l2
-
-    def refit(self, log: Log, fit: Callable[[Log, Any], Any]) -> None:
-        self.model.refit(log, fit)

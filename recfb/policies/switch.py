@@ -94,6 +94,10 @@ class Switch(Policy):
         for part in (self.before, self.after):
             part.update(context, slate, feedback, generator)
 
+    @property
+    def retrained(self) -> bool:
+        return self.before.retrained or self.after.retrained
+
     def refit(self, log: Log, fit: Callable[[Log, Any], Any]) -> None:
         for part in (self.before, self.after):
             part.refit(log, fit)

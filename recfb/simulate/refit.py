@@ -9,7 +9,6 @@ from typing import Any, Literal
 import polars as pl
 import torch
 
-from recfb.contracts import Policy
 from recfb.data import Log
 from recfb.errors import ConfigError
 
@@ -68,13 +67,6 @@ class Refit:
         seen = log.filter(pl.col("time") < last, pl.col("time") >= first)
         matured = pl.col("known") < last
         return seen.with_columns(pl.when(matured).then(pl.col("reward", "known")))
-
-
-def learns_from_logs(policy: Policy) -> bool:
-    """Whether `refit` can do anything."""
-    model = getattr(policy, "model", None)
-    custom = type(policy).refit is not Policy.refit
-    return custom or (model is not None and not hasattr(model, "update"))
 
 
 def trainer(seed: int, warm: bool, device: str) -> Callable[[Log, Any], Any]:

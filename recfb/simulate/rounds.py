@@ -30,7 +30,7 @@ from recfb.policies import Uniform
 from recfb.random import derive, splitmix64, stream
 from recfb.simulate.delays import Parcel, deliver, pack
 from recfb.simulate.record import Entry, Recorder
-from recfb.simulate.refit import Refit, learns_from_logs, trainer
+from recfb.simulate.refit import Refit, trainer
 
 STREAMS = ("respond", "step", "act", "update")
 
@@ -111,7 +111,7 @@ class Loop:
             self._start()
         else:
             self._resume(plan.state)
-        self.learns = learns_from_logs(self.policy)
+        self.learns = self.policy.retrained
         self.uniform = Uniform().bind(self.opening)
 
     def _start(self) -> None:

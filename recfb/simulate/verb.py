@@ -18,7 +18,7 @@ from recfb.data import Log, Meta
 from recfb.data.product import atomic_folder
 from recfb.errors import ConfigError, nearest
 from recfb.metrics.loops import METRICS
-from recfb.simulate.refit import Refit, learns_from_logs
+from recfb.simulate.refit import Refit
 from recfb.simulate.rounds import Plan, Played, Snapshot, play
 
 
@@ -105,7 +105,7 @@ def simulate(
     together = world.vectorised and policy.vectorised
     loops, learners = (1, replications) if together else (replications, 1)
     before = _before(state, loops, policy, bool(metrics))
-    hold = out is None or bool(metrics) or learns_from_logs(policy)
+    hold = out is None or bool(metrics) or policy.retrained
     with _folders(out) as folders:
         plans = [
             Plan(world, policy, rounds, slate, learners, r, refit, probes, seed, device, before[r],
@@ -153,7 +153,7 @@ def _before(
             "replications and the kind of policy of the run it is from."
         )
     for one in state:
-        if one.time and not one.log.height and (measured or learns_from_logs(policy)):
+        if one.time and not one.log.height and (measured or policy.retrained):
             raise ConfigError(
                 "the state has no log to train or measure on: the run it is from dropped it. "
                 'Run that one with keep="log" and without out.'

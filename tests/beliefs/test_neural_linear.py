@@ -10,6 +10,7 @@ from recfb import Recommender, objectives, optim, samplers, scorers
 from recfb.beliefs.neural_linear import FeatureNet, NeuralLinear
 from recfb.contracts import Context, Feedback, Slate
 from recfb.errors import ConfigError
+from recfb.policies.igw import IGW
 from recfb.policies.neural_linear import NeuralLinearTS
 from recfb.random import stream
 from recfb.simulate import Refit, simulate
@@ -92,6 +93,13 @@ def test_propensities_are_none_never_a_fake_one() -> None:
     frame = run.log.frame
     assert frame.filter(time=0)["propensity"].null_count() == 0
     assert frame.filter(time=2)["propensity"].null_count() == 20
+
+
+def test_any_explorer_trains_the_network_at_refits() -> None:
+    run = simulate(WORLD, IGW(NeuralLinear(net())), rounds=8, refit=Refit(every=4, warmup=2))
+    model = run.state[0].policy.model
+    assert run.state[0].generation == 2 and float(model.spread.min()) > 0
+    assert not torch.equal(model.centre, torch.zeros_like(model.centre))
 
 
 def test_it_learns_what_a_linear_belief_cannot() -> None:

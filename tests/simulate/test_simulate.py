@@ -18,7 +18,7 @@ from recfb.contracts import Context, Feedback, Policy, Round, Slate, Solver, Tru
 from recfb.data import Log
 from recfb.errors import ConfigError, PrepareError, SupportError
 from recfb.objectives import BPR
-from recfb.policies import BetaThompson, LinUCB, Oracle, Ranked, Uniform
+from recfb.policies import BetaThompson, LinUCB, Mixture, Oracle, Ranked, Switch, Uniform
 from recfb.random import derive, stream
 from recfb.samplers import Clicks
 from recfb.scorers import MF
@@ -582,3 +582,10 @@ def test_beliefs_learn_by_updates_not_by_refits(monkeypatch: pytest.MonkeyPatch)
     assert run.log.frame["generation"].unique().to_list() == [0]
     model = run.state[0].policy.model
     assert float(model.A.sum()) == 2 * 2 + 60  # the ridge, and one row a round and learner
+
+
+def test_a_policy_is_retrained_where_its_model_or_a_part_is() -> None:
+    bandit, ranked = LinUCB(), Ranked(Recommender(MF(2), BPR(), Clicks()))
+    assert ranked.retrained and not bandit.retrained
+    assert Mixture(ranked).retrained and not Mixture(bandit).retrained
+    assert Switch(3, bandit, ranked).retrained and not Switch(3, bandit, bandit).retrained
