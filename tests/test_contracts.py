@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from recfb import Log, Recommender, objectives, policies, samplers, scorers
-from recfb.contracts import Context, Policy, Scorer
+from recfb.contracts import Context, Policy, Scorer, sample_cdf
 from recfb.random import stream
 
 
@@ -59,3 +59,13 @@ def test_a_model_that_is_no_module_is_bound_and_reset_once(small_log: Log) -> No
         policy.reset(stream(0))
         model: Any = policy.model  # type: ignore[attr-defined]
         assert model.done == ["bind", "reset"], type(policy).__name__
+
+
+def test_a_draw_is_never_of_an_item_without_mass() -> None:
+    """Also where u is the largest double below 1, and the last items have none."""
+    probs = torch.rand(1000, 6, generator=stream(0)).double() * 10.0 ** torch.arange(-3, 3)
+    probs[:, -2:] = 0
+    totals = probs.cumsum(1)[:, -1]
+    assert bool(((1 - 2.0**-53) * totals < totals).all())
+    drawn = sample_cdf(probs, stream(1))
+    assert bool((probs.gather(1, drawn[:, None]) > 0).all())

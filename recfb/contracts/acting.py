@@ -65,12 +65,11 @@ def sample_cdf(probs: Tensor, generator: Generator) -> Tensor:
     [1]
     """
     total = probs.to(torch.float64).cumsum(1)  # (B, n)
-    u = (
-        torch.rand(len(probs), 1, generator=generator, dtype=torch.float64, device=probs.device)
-        * total[:, -1:]
-    )
-    last = (probs > 0).to(torch.int8).cumsum(1).argmax(1)  # (B,) the last item with mass
-    return torch.minimum((u >= total).sum(1), last)
+    shape, device = (len(probs), 1), probs.device
+    u = torch.rand(shape, generator=generator, dtype=torch.float64, device=device)  # below 1
+    # u times a total is rounded below that total, so the first sum above it is of an item with mass
+    place = torch.searchsorted(total, u * total[:, -1:], right=True)  # (B, 1)
+    return place[:, 0].clamp_(max=probs.shape[1] - 1)
 
 
 def plackett_luce(probs: Tensor, item: Tensor) -> Tensor:

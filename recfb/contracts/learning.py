@@ -99,6 +99,9 @@ class Component(Described, nn.Module):
             part.constrain()
 
     def __getattr__(self, name: str) -> Any:
+        buffers = self.__dict__.get("_buffers")
+        if buffers is not None and name in buffers:  # read several times a round by bandits
+            return buffers[name]
         try:
             return super().__getattr__(name)
         except AttributeError:

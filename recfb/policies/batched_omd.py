@@ -74,10 +74,10 @@ class BatchedOMD(Blocked):
 
     when: Tensor  # (G,) int64, the round in which this block asks; -1 is none
     which: Tensor  # (G, 1) int64, the item it asks for
-    step: Tensor  # () float64, the learning rate
-    share: Tensor  # () float64, one over the mean length of a block
     rounds: int
     count: int
+    step: float  # the learning rate
+    asks: frozenset[int] | None  # rounds of this block in which a learner asks; None: any may be
 
     def __init__(
         self,
@@ -117,11 +117,7 @@ class BatchedOMD(Blocked):
             raise ConfigError(NO_HORIZON.format(who=type(self).__name__, what="blocks"))
         self.rounds = rounds
         self.count = min(rounds, self.block_count(rounds, log.n_items))
-        for name, value in (
-            ("step", self.rate(rounds, log.n_items)),
-            ("share", self.count / rounds),
-        ):
-            self.register_buffer(name, torch.tensor(value, dtype=torch.float64))
+        self.step, self.asks = self.rate(rounds, log.n_items), None
         none = torch.full_like(self.law[:, :1], -1, dtype=torch.int64)  # (G, 1)
         self.register_buffer("when", none[:, 0].clone())
         self.register_buffer("which", none + 1)
@@ -151,7 +147,7 @@ class BatchedOMD(Blocked):
     def plan(self, span: Span, generator: Generator) -> None:
         if self.mode == "bandit_mean":
             return
-        length = span.stop - span.start
+        length, self.asks = span.stop - span.start, None
         if self.mode != "flex_one" and length == 1 and self.query == 1:
             self.when.fill_(span.start)
             return
@@ -162,10 +158,11 @@ class BatchedOMD(Blocked):
             return
         self.when.copy_((u[0] * length).to(torch.int64) + span.start)
         self.which.copy_((u[1] * self.n_items).to(torch.int64)[:, None])
+        self.asks = frozenset(self.when.tolist())  # once a block
 
     def act(self, context: Context, generator: Generator, *, k: int = 1) -> Slate:
         slate = super().act(context, generator, k=k)
-        if self.mode == "bandit_mean":
+        if self.mode == "bandit_mean" or self._silent(context.time):
             return slate
         now = (by_row(context, self.when) == context.time)[:, None]  # (B, 1)
         if self.mode in ("full_one", "bernoulli_full"):
@@ -173,6 +170,10 @@ class BatchedOMD(Blocked):
         item = by_row(context, self.which) if self.mode == "flex_one" else slate.item
         none = torch.zeros(len(now), self.n_items, dtype=torch.bool, device=now.device)
         return replace(slate, observe=none.scatter_(1, item, now.expand_as(item)))
+
+    def _silent(self, time: int | Tensor) -> bool:
+        """Whether no learner asks in this round."""
+        return self.asks is not None and isinstance(time, int) and time not in self.asks
 
     def collect(self, slate: Slate, feedback: Feedback, span: Span) -> None:
         if self.mode == "bandit_mean":
@@ -184,8 +185,9 @@ class BatchedOMD(Blocked):
 
     def estimate(self, item: Tensor, span: Span) -> Tensor:
         if self.mode == "bandit_mean":
-            return importance(self.lost(span) * self.share, item, self.weight, self.n_items)
-        length = (span.stop - span.start) * self.share  # of this block, in mean lengths
+            lost = self.lost(span) * (self.count / self.rounds)
+            return importance(lost, item, self.weight, self.n_items)
+        length = (span.stop - span.start) * self.count / self.rounds  # in mean lengths
         if self.mode == "bandit_one":
             return self.batch * (length / self.weight)
         weight = {"flex_one": float(self.n_items), "bernoulli_full": 1 / self.query}

@@ -11,7 +11,7 @@ from recfb.policies.counted import Counted
 from recfb.policies.drawn import by_row
 from recfb.policies.slates import Certain
 
-HALVINGS = 40
+STEPS = 8
 LEAST = 1e-12
 
 
@@ -27,9 +27,11 @@ def bernoulli_kl(p: Tensor, q: Tensor) -> Tensor:
 
 
 def klucb(mean: Tensor, budget: Tensor) -> Tensor:
-    """max {q >= mean: kl(mean, q) <= budget}, elementwise in float64, by 40 halvings.
+    """max {q >= mean: kl(mean, q) <= budget}, elementwise in float64, by Newton's method.
 
-    The search ends at mean + sqrt(budget / 2), which Pinsker's inequality says is not less.
+    kl is convex in q, so from above the steps fall to the root and never pass it. They begin at the
+    lesser of two bounds: mean + sqrt(budget / 2), by Pinsker's inequality, and the root of
+    p ln p + (1 - p) ln((1 - p) / (1 - q)) = budget, which is near where q is near 1.
 
     >>> mean, budget = torch.tensor([[0.5, 0.1, 0.9], [0.2, 0.2, 0.4]]).double()
     >>> klucb(mean, budget).round(decimals=5).tolist()
@@ -38,15 +40,14 @@ def klucb(mean: Tensor, budget: Tensor) -> Tensor:
     mean, budget = mean.to(torch.float64), budget.to(torch.float64)
     p = mean.clamp(LEAST, 1 - LEAST)
     rest = 1 - p
-    limit = budget - p * p.log() - rest * rest.log()  # of -p ln q - (1 - p) ln(1 - q)
-    low = mean.clone()
-    size = (mean + (budget / 2).sqrt()).clamp(max=1.0) - mean
-    for _ in range(HALVINGS):
-        size = size / 2
-        q = low + size
-        fits = torch.xlogy(p, q) + torch.xlogy(rest, (1 - q).clamp(min=LEAST)) >= -limit
-        low = low + size * fits
-    return low
+    most = budget - p * p.log()
+    limit = most - rest * rest.log()  # of -p ln q - (1 - p) ln(1 - q)
+    q = torch.minimum(mean + (budget / 2).sqrt(), 1 - rest * (-most / rest).exp())
+    for _ in range(STEPS):
+        q = torch.maximum(q, p).clamp_(max=1 - LEAST)
+        excess = (limit + p * q.log() + rest * (1 - q).log()).clamp_(max=0.0)  # budget - kl
+        q = q + excess * q * (1 - q) / (q - p).clamp_(min=LEAST)
+    return torch.maximum(q, mean)
 
 
 class KLUCB(Counted, Certain):

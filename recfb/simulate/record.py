@@ -38,7 +38,7 @@ class Recorder:
 
     Rounds become frames once 2^18 rows or 512 rounds have come together, and Parquet parts of at
     least 2^18 rows where folders for log and truth are given; then frames in memory are dropped
-    unless `hold`.
+    unless `hold`. With neither, rounds are forgotten at once.
     """
 
     def __init__(
@@ -64,6 +64,8 @@ class Recorder:
 
     def add(self, entry: Entry) -> None:
         """Keep one round."""
+        if not self.hold and self.folders is None:
+            return
         self._entries.append(entry)
         self._waiting += entry.slate.item.numel()
         if self._waiting >= CHUNK_ROWS or len(self._entries) >= CHUNK_ROUNDS:
@@ -122,14 +124,13 @@ def to_frames(
     """Rounds -> (log, truth): one row a shown item, in the same order and under the same key."""
     k = entries[0].slate.item.shape[1]
     sizes = [len(entry.slate) for entry in entries]
-    learner = torch.cat([learner_of(e.context, learners) for e in entries]) + replication
+    learner = torch.cat(_learners(entries, learners)) + replication
     repeat = [n * k for n in sizes]
     key = {
         "position": np.tile(np.arange(1, k + 1, dtype=np.int16), sum(sizes)),
         "slate": np.repeat(np.arange(serial, serial + sum(sizes)), k),
         "replication": np.repeat(_host(learner, torch.int16), k),
     }
-    known = [_known(entry).expand(entry.slate.item.shape) for entry in entries]
     log = {
         "user": np.repeat(_host(torch.cat([e.context.user for e in entries]), torch.int32), k),
         "item": _host(torch.cat([e.slate.item for e in entries]).view(-1), torch.int32),
@@ -140,7 +141,7 @@ def to_frames(
         "slate": key["slate"],
         "p_prefix": _maybe([e.slate.p_prefix for e in entries], sizes, k),
         "p_display": _maybe([e.slate.p_display for e in entries], sizes, k),
-        "known": _host(torch.cat(known).reshape(-1), torch.int64),
+        "known": _known(entries, repeat),
         "replication": key["replication"],
         "generation": np.repeat(np.array([e.generation for e in entries], dtype=np.int16), repeat),
     }
@@ -156,12 +157,27 @@ def _host(x: Tensor, dtype: torch.dtype | None = None) -> np.ndarray:
     return x.to(device="cpu", dtype=dtype or x.dtype).numpy()
 
 
-def _known(entry: Entry) -> Tensor:
-    """The round in which each reward becomes known: (B, K), or one number where nothing waits."""
-    delay = entry.feedback.delay
-    if delay is None:
-        return torch.full((1, 1), entry.time, device=entry.slate.item.device)
-    return delay + entry.time
+def _learners(entries: Sequence[Entry], learners: int) -> list[Tensor]:
+    """The learner of each request, (B,) a round; rounds of one size without their own share one."""
+    first = entries[0].context
+    same = learner_of(first, learners)
+    alike = len(first) if first.learner is None else -1
+    return [
+        same if e.context.learner is None and len(e.context) == alike
+        else learner_of(e.context, learners)
+        for e in entries
+    ]  # fmt: skip
+
+
+def _known(entries: Sequence[Entry], repeat: Sequence[int]) -> np.ndarray:
+    """The round in which each reward becomes known, one number a shown item."""
+    known = np.repeat(np.array([e.time for e in entries], dtype=np.int64), repeat)
+    if all(e.feedback.delay is None for e in entries):
+        return known
+    delays = [torch.zeros_like(e.slate.item) if e.feedback.delay is None else e.feedback.delay
+              for e in entries]  # fmt: skip
+    known += _host(torch.cat(delays).view(-1), torch.int64)
+    return known
 
 
 def _maybe(values: Sequence[Tensor | None], sizes: Sequence[int], k: int) -> np.ndarray:

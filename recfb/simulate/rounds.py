@@ -238,7 +238,10 @@ def check_slate(slate: Slate, rows: int, k: int, n_items: int, who: str) -> None
             f"{who}.act returned items of shape {tuple(item.shape)} and type {item.dtype}; "
             f"expected {(rows, k)} int64."
         )
-    low, high = (int(x) for x in item.aminmax()) if item.numel() else (0, 0)
+    if not rows:
+        return
+    least, most = item.aminmax()
+    low, high = int(least), int(most)
     if low < 0 or high >= n_items:
         raise SupportError(
             f"{who}.act returned item {low if low < 0 else high}; items are 0..{n_items - 1}."

@@ -105,7 +105,7 @@ def simulate(
     together = world.vectorised and policy.vectorised
     loops, learners = (1, replications) if together else (replications, 1)
     before = _before(state, loops, policy, bool(metrics))
-    hold = out is None or bool(metrics) or policy.retrained
+    hold = (out is None and keep == "log") or bool(metrics) or policy.retrained
     with _folders(out) as folders:
         plans = [
             Plan(world, policy, rounds, slate, learners, r, refit, probes, seed, device, before[r],
@@ -125,7 +125,7 @@ def simulate(
     log, truth = (pl.concat(frames) for frames in zip(*map(_new, played), strict=True))
     if keep == "metrics":
         states = tuple(replace(one, log=pl.DataFrame(), truth=pl.DataFrame()) for one in states)
-        log, truth = log.clear(), truth.clear()
+        log, truth = opening.frame.clear(), truth.clear()
     return Run(opening.with_frame(log, meta), table, watched, states, truth)
 
 
@@ -180,6 +180,8 @@ def _write_shape(folder: Path, opening: Log, meta: Meta, rows: int) -> None:
 
 def _new(one: Played) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Log and truth without the rows of an earlier run."""
+    if not one.log.height:
+        return one.log, one.truth
     fresh = one.log["time"] >= one.start
     return one.log.filter(fresh), one.truth.filter(fresh)
 

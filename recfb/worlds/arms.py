@@ -20,6 +20,7 @@ class ArmsState:
 
     time: int
     means: Tensor
+    user: Tensor  # (R,) zeros
 
 
 class Arms(World[ArmsState]):
@@ -62,7 +63,7 @@ class Arms(World[ArmsState]):
 
     def start(self, generator: Generator, replications: int = 1) -> ArmsState:
         means = torch.tensor(self.means, dtype=torch.float64, device=generator.device)  # (K,)
-        return ArmsState(0, means.expand(replications, -1))
+        return ArmsState(0, means.expand(replications, -1), nobody(means, replications))
 
     def opening(self, state: ArmsState, learners: int, rounds: int) -> Log:
         span = (0.0, 1.0) if self.sd is None else None
@@ -70,15 +71,18 @@ class Arms(World[ArmsState]):
         return Log.empty(self.n_users, self.n_items, meta=meta)
 
     def observe(self, state: ArmsState) -> Context:
-        user = torch.zeros(len(state.means), dtype=torch.int64, device=state.means.device)  # (R,)
-        return Context(user, time=state.time)
+        return Context(state.user, time=state.time)
 
     def respond(
         self, state: ArmsState, slate: Slate, generator: Generator
     ) -> tuple[Feedback, Truth]:
-        outcome = self.outcomes(state, generator)  # (R, n_items)
+        return self.answer(state, slate, self.outcomes(state, generator))
+
+    def answer(self, state: ArmsState, slate: Slate, outcome: Tensor) -> tuple[Feedback, Truth]:
+        """What `respond` says where every arm would have paid `outcome`, (R, n_items)."""
         reward = outcome.gather(1, slate.item)  # (R, K)
-        best = state.means.topk(slate.item.shape[1], dim=1).values.sum(1)  # (R,)
+        k = slate.item.shape[1]
+        best = state.means.amax(1) if k == 1 else state.means.topk(k, dim=1).values.sum(1)  # (R,)
         truth = {"reward": reward, "value": state.means.gather(1, slate.item), "best": best}
         return Feedback(reward), truth
 
@@ -96,3 +100,8 @@ class Arms(World[ArmsState]):
 
     def values(self, state: ArmsState) -> Tensor:
         return state.means
+
+
+def nobody(means: Tensor, rows: int) -> Tensor:
+    """User 0 of every replication: (rows,) int64."""
+    return torch.zeros(rows, dtype=torch.int64, device=means.device)

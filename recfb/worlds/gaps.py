@@ -8,7 +8,7 @@ import torch
 from torch import Generator
 
 from recfb.errors import ConfigError
-from recfb.worlds.arms import Arms, ArmsState
+from recfb.worlds.arms import Arms, ArmsState, nobody
 
 OCTAVES = tuple(2.0**-e for e in range(2, 9))
 
@@ -46,7 +46,8 @@ class Gaps(Arms):
         gap = gap[torch.arange(replications, device=gap.device) % len(gap)][:, None]  # (R, 1)
         best = best_arms(generator, replications, self.n_items)  # (R, 1)
         low = (0.5 - gap / 2).expand(-1, self.n_items)  # (R, n_items)
-        return ArmsState(0, low.scatter(1, best, 0.5 + gap / 2))
+        means = low.scatter(1, best, 0.5 + gap / 2)
+        return ArmsState(0, means, nobody(means, replications))
 
 
 def best_arms(generator: Generator, replications: int, n_items: int) -> torch.Tensor:

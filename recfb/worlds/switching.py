@@ -76,8 +76,9 @@ class SwitchingCost(Counting):
         feedback, truth = self.world.respond(state.world, slate, generator)
         last = slate.item if state.beside is None else state.beside  # (B, K)
         switch = (slate.item != last).any(1).to(torch.float64)  # (B,)
-        cost = self.cost * switch
-        value = truth["value"] - cost[:, None] / slate.item.shape[1]  # (B, K)
+        each = self.cost / slate.item.shape[1]
+        value = truth["value"].sub(switch[:, None], alpha=each)  # (B, K)
+        cost = switch * self.cost
         if feedback.cost is not None:
             cost = cost + feedback.cost
         return replace(feedback, cost=cost), {**truth, "value": value, "switch": switch}
@@ -126,7 +127,7 @@ class Budgeted(Counting):
         strict: bool = False,
     ) -> None:
         super().__init__(world)
-        if not callable(getattr(world, "outcomes", None)):
+        if not all(callable(getattr(world, name, None)) for name in ("outcomes", "answer")):
             raise ConfigError(
                 f"{type(world).__name__} does not know what every item would have paid. Put the "
                 "budget around the arms themselves: SwitchingCost(Budgeted(Arms([0.4, 0.6])))"
@@ -146,17 +147,14 @@ class Budgeted(Counting):
         return Beside(inside, torch.zeros_like(self.world.observe(inside).user))
 
     def respond(self, state: Beside, slate: Slate, generator: Generator) -> tuple[Feedback, Truth]:
-        before = None if slate.observe is None else generator.get_state()
-        feedback, truth = self.world.respond(state.world, slate, generator)
-        if slate.observe is None or before is None:
+        outcome = self.world.outcomes(state.world, generator)  # (B, n_items)
+        feedback, truth = self.world.answer(state.world, slate, outcome)
+        if slate.observe is None:
             if self.total is not None:
                 feedback = replace(feedback, reward=torch.full_like(feedback.reward, torch.nan))
             return feedback, {**truth, "used": torch.zeros_like(state.beside)}
-        again = torch.Generator(device=generator.device)
-        again.set_state(before)
-        outcome = self.world.outcomes(state.world, again)  # (B, n_items)
         granted, used = self._grant(state.beside, slate, slate.observe)
-        extra = outcome.where(granted, torch.nan)  # (B, n_items)
+        extra = outcome.masked_fill(~granted, torch.nan)  # (B, n_items)
         reward = feedback.reward if self.total is None else extra.gather(1, slate.item)  # (B, K)
         return replace(feedback, reward=reward, extra=extra), {**truth, "used": used}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import cbrt, log2, pi, sqrt
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -11,7 +12,7 @@ from torch import Generator, Tensor
 from recfb.contracts import Slate, Truth
 from recfb.data import Log
 from recfb.errors import ConfigError
-from recfb.worlds.arms import Arms, ArmsState
+from recfb.worlds.arms import Arms, ArmsState, nobody
 from recfb.worlds.gaps import best_arms
 
 
@@ -75,15 +76,43 @@ def clipped_mean(mean: Tensor, sd: Tensor) -> Tensor:
     return mean * (1 - below - above) + sd * density / sqrt(2 * pi) + above
 
 
-@dataclass(frozen=True, slots=True)
-class WalkState(ArmsState):
-    """Expected rewards of the round, and the walks that they go on from."""
+def multi_scale(first: Tensor, steps: Tensor) -> Tensor:
+    """W_j = W_parent(j) + step_j for j = 1..L - 1, L a power of two, from W_0: (R,), (L, R) ->
+    (L, R).
 
-    levels: tuple[Tensor, ...]  # (R,) float64 each: the last value at each depth of the tree
-    loss: Tensor  # (R, n_items) of this round, before noise and clipping
-    offset: Tensor  # (R, n_items) 1/2, less the gap on the best arm
+    >>> multi_scale(torch.tensor([8.0]), torch.tensor([[0.0], [1.0], [2.0], [4.0]]))[:, 0].tolist()
+    [8.0, 9.0, 10.0, 14.0]
+    """
+    walk, j = first.expand_as(steps).clone(), torch.arange(len(steps), device=steps.device)
+    for bit in range(len(steps).bit_length() - 1):
+        on = j[(j >> bit & 1) == 1]
+        walk[on] += steps[on >> bit << bit]
+    return walk
+
+
+class Instance(NamedTuple):
+    """What a replication's walk is made of."""
+
+    offset: Tensor  # (R, n_items) 1/2, and the gap on the best arm
     sigma: Tensor  # (R,)
     noise: Tensor  # (R, 1)
+
+
+class Ahead(NamedTuple):
+    """L rounds that are drawn at once, since nothing that is shown changes a walk."""
+
+    means: Tensor  # (L, R, n_items) expected rewards
+    outcome: Tensor  # (L, R, n_items) float32, what each arm pays
+    levels: tuple[Tensor, ...]  # (R,) each: the walk at the last starts, by depth in the tree
+
+
+@dataclass(frozen=True, slots=True)
+class WalkState(ArmsState):
+    """Expected rewards of the round, what its arms pay, and what the next ones come from."""
+
+    outcome: Tensor  # (R, n_items) float32
+    ahead: Ahead
+    instance: Instance
 
 
 class MultiScaleWalk(Arms):
@@ -147,10 +176,9 @@ class MultiScaleWalk(Arms):
         )  # (R,) each
         best = best_arms(generator, size, n)  # (R, 1)
         half = torch.full((size, n), 0.5, dtype=torch.float64, device=best.device)
-        offset = half.scatter(1, best, 0.5 - gap[:, None])  # (R, n_items)
-        root = (torch.zeros_like(sigma),)
-        before = WalkState(-1, half, root, half, offset, sigma, noise[:, None])
-        return self._walk(before, generator)
+        offset = half.scatter(1, best, 0.5 + gap[:, None])  # (R, n_items)
+        instance = Instance(offset, sigma, noise[:, None])
+        return self._at(0, self._draw(0, (), instance, generator), instance, nobody(half, size))
 
     def opening(self, state: ArmsState, learners: int, rounds: int) -> Log:
         if rounds > self.horizon:
@@ -161,28 +189,50 @@ class MultiScaleWalk(Arms):
         return super().opening(state, learners, rounds)
 
     def outcomes(self, state: WalkState, generator: Generator) -> Tensor:  # type: ignore[override]
-        if not self.noisy:
-            return state.means.float()  # (R, n_items)
-        shape, device = state.loss.shape, state.loss.device
-        z = torch.randn(shape, generator=generator, dtype=torch.float64, device=device)
-        return (1 - (state.loss + state.noise * z).clamp_(0, 1)).float()
+        return state.outcome
 
     def step(  # type: ignore[override]
         self, state: WalkState, slate: Slate, truth: Truth, generator: Generator
     ) -> WalkState:
-        return self._walk(state, generator)
+        time, ahead, instance = state.time + 1, state.ahead, state.instance
+        number, row = divmod(time + 1, len(ahead.means))
+        if row == 0:
+            ahead = self._draw(number, ahead.levels, instance, generator)
+        return self._at(time, ahead, instance, state.user)
 
-    def _walk(self, state: WalkState, generator: Generator) -> WalkState:
-        """The next round. Rounds are visited in preorder of their tree, so the last value that is
-        one level up is the parent's."""
-        depth = (state.time + 2).bit_count()
-        shape, device = state.sigma.shape, state.sigma.device
-        z = torch.randn(shape, generator=generator, dtype=torch.float64, device=device)  # (R,)
-        walk = state.levels[depth - 1] + state.sigma * z  # (R,)
-        levels = (*state.levels[:depth], walk)
-        loss = state.offset + walk[:, None]  # (R, n_items)
-        mean = clipped_mean(loss, state.noise) if self.noisy else loss.clamp(0, 1)
-        return replace(state, time=state.time + 1, means=1 - mean, levels=levels, loss=loss)
+    def _at(self, time: int, ahead: Ahead, instance: Instance, user: Tensor) -> WalkState:
+        """Round `time`, from 0, which is step time + 1 of the walk."""
+        row = (time + 1) % len(ahead.means)
+        return WalkState(time, ahead.means[row], user, ahead.outcome[row], ahead, instance)
+
+    def _draw(
+        self, number: int, levels: tuple[Tensor, ...], instance: Instance, generator: Generator
+    ) -> Ahead:
+        """Steps number x L .. number x L + L - 1. Their starts are visited in preorder of the tree,
+        so the last one that is a level up is the parent."""
+        offset, sigma, noise = instance
+        shape, depth = (length_ahead(offset.numel()), *offset.shape), number.bit_count()
+        z = torch.randn(
+            (*shape[:2], 1 + shape[2] * self.noisy), generator=generator, dtype=torch.float64,
+            device=offset.device,
+        )  # fmt: skip
+        steps = sigma * z[:, :, 0]  # (L, R)
+        first = levels[depth - 1] + steps[0] if number else torch.zeros_like(sigma)  # (R,)
+        reward = offset - multi_scale(first, steps)[:, :, None]  # (L, R, n_items)
+        if not self.noisy:
+            mean = reward.clamp(0, 1)
+            return Ahead(mean, mean.float(), (*levels[:depth], first))
+        outcome = (reward + noise * z[:, :, 1:]).clamp_(0, 1).float()
+        return Ahead(clipped_mean(reward, noise), outcome, (*levels[:depth], first))
+
+
+def length_ahead(numbers: int) -> int:
+    """How many rounds are drawn at once: a power of two from 2 to 256, with about 2^22 numbers.
+
+    >>> length_ahead(64), length_ahead(2**20)
+    (256, 4)
+    """
+    return 1 << min(8, max(1, 22 - (numbers - 1).bit_length()))
 
 
 def _listed(value: float | list[float]) -> list[float]:

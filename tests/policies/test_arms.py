@@ -60,6 +60,13 @@ def test_b_2_a_klucb_index() -> None:
     assert torch.allclose(bernoulli_kl(mean, upper)[inside], budget[inside], atol=1e-8)
 
 
+def test_klucb_at_the_ends() -> None:
+    mean = torch.tensor([0.0, 0.5, 1.0, 0.3, 0.0, 1.0]).double()
+    budget = torch.tensor([0.0, 0.0, 0.0, 1e-14, 40.0, 40.0]).double()
+    found = klucb(mean, budget)
+    assert found.tolist() == pytest.approx([0, 0.5, 1, 0.3, 1, 1], abs=1e-6)
+
+
 def test_b_2_b_klucb_is_below_ucb1_with_half_the_constant() -> None:
     mean = torch.rand(200, 5, generator=stream(0)).double()
     pulls = torch.randint(1, 50, (200, 5), generator=stream(1)).double()

@@ -140,7 +140,7 @@ def test_uneven_blocks_weigh_by_their_length() -> None:
     for t in range(5):
         context = Context(torch.zeros(1).long(), time=t)
         slate = policy.act(context, stream(1, t))
-        extra = torch.zeros(1, 2).where(slate.observe, torch.nan)
+        extra = None if slate.observe is None else torch.zeros(1, 2)
         policy.update(context, slate, Feedback(torch.zeros(1, 1), extra=extra), stream(2, t))
         seen.append(policy.loss[0, 0].item())
     assert seen == pytest.approx([0, 0.8, 0.8, 0.8, 2.0])

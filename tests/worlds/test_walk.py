@@ -11,6 +11,7 @@ from recfb.errors import ConfigError
 from recfb.policies import Uniform
 from recfb.random import stream
 from recfb.simulate import simulate
+from recfb.worlds import walk as walk_module
 from recfb.worlds.gaps import Gaps
 from recfb.worlds.walk import MultiScaleWalk, canonical_gap, canonical_sigma, clipped_mean, parent
 
@@ -42,9 +43,11 @@ def test_b_3_7_depth_and_width_of_the_tree() -> None:
     assert depth == [t.bit_count() for t in range(T + 1)]
 
 
-def test_the_walk_goes_on_from_its_parent() -> None:
+@pytest.mark.parametrize("ahead", [2, 8, 256])
+def test_the_walk_goes_on_from_its_parent(ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps W_t - W_parent(t) are independent N(0, sigma^2), for all t; and W_t is the same for
     all arms but for the gap."""
+    monkeypatch.setattr(walk_module, "length_ahead", lambda numbers: ahead)
     T, R, sigma = 64, 2000, 0.01
     reward = path(MultiScaleWalk(3, T, gap=0.1, sigma=sigma), T, R)
     low = reward.amin(2)  # (T, R): 1/2 - W of the arms that are not best
@@ -73,10 +76,11 @@ def test_canonical_numbers_and_rare_clipping() -> None:
 def test_a_grid_of_instances_lies_on_the_rows() -> None:
     world = MultiScaleWalk(2, 64, gap=[0.1, 0.2], sigma=[0.0, 0.0, 0.01], noise=[0.0, 0.3])
     state = world.start(stream(0), 6)
-    assert (state.offset.amax(1) - state.offset.amin(1)).tolist() == pytest.approx([0.1, 0.2] * 3)
-    assert state.sigma.tolist() == [0.0, 0.0, 0.01] * 2
+    offset = state.instance.offset
+    assert (offset.amax(1) - offset.amin(1)).tolist() == pytest.approx([0.1, 0.2] * 3)
+    assert state.instance.sigma.tolist() == [0.0, 0.0, 0.01] * 2
     drawn = world.outcomes(state, stream(1))
-    clear = state.noise[:, 0] == 0
+    clear = state.instance.noise[:, 0] == 0
     assert torch.equal(drawn[clear], world.values(state)[clear].float())
     assert not torch.equal(drawn[~clear], world.values(state)[~clear].float())
 
@@ -84,13 +88,10 @@ def test_a_grid_of_instances_lies_on_the_rows() -> None:
 def test_values_are_the_means_of_noisy_outcomes() -> None:
     """Also where clipping bites: 4e5 draws, 5 standard errors."""
     n = 400_000
-    world = MultiScaleWalk(2, 8, gap=0.3, sigma=0.3, noise=0.4)
-    state = world.start(stream(0))
-    many = [x.expand(n, -1) for x in (state.loss, state.noise)]
-    z = torch.randn(n, 2, generator=stream(1), dtype=torch.float64)
-    drawn = 1 - (many[0] + many[1] * z).clamp(0, 1)
-    error = (drawn.mean(0) - world.values(state)[0]).abs()
-    assert bool((error < 5 * drawn.std(0) / n**0.5).all())
+    state = MultiScaleWalk(2, 8, gap=0.3, sigma=0.3, noise=0.4).start(stream(0), n)
+    error = state.outcome.double() - state.means  # (n, 2)
+    assert bool((error.mean(0).abs() < 5 * error.std(0) / n**0.5).all())
+    assert float(((state.outcome == 0) | (state.outcome == 1)).double().mean()) > 0.2
     sharp = clipped_mean(torch.tensor([-0.5, 0.25, 1.5]), torch.zeros(3))
     assert sharp.tolist() == pytest.approx([0, 0.25, 1], abs=1e-12)
 
