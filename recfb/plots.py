@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from recfb.data.product import atomic_file
 from recfb.evaluation.spread import TOP
 
-__all__ = ["Figure", "by_round", "evaluated", "measured", "weights", "write"]
+__all__ = ["Figure", "by_round", "evaluated", "log_log", "measured", "weights", "write"]
 
 INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
 SERIES = ("#2563eb", "#d97706", "#059669", "#db2777", "#7c3aed", "#0891b2", "#65a30d", "#9f1239")
@@ -140,6 +140,40 @@ def by_round(
         _clean(axis, "y")
     handles, names_shown = axes[0].get_legend_handles_labels()
     figure.legend(handles, names_shown, loc="outside right center", frameon=False, fontsize=8)
+    return _finish(figure, title)
+
+
+def log_log(
+    table: pl.DataFrame, theory: pl.DataFrame, x: str, y: str, *, panel: str = "", title: str = ""
+) -> Figure:
+    """y by x on logarithmic axes, one line a policy, dashed where it is theory.
+
+    Args:
+        table: columns x, y, `panel` and policy.
+        theory: the same columns; `policy` says what each line is.
+        x: what grows, a horizon or a budget.
+        y: what is measured.
+        panel: the column whose values have a panel each; none: one panel.
+        title: above all panels.
+    """
+    if not panel:
+        table, theory = (t.with_columns(pl.lit("").alias(panel)) for t in (table, theory))
+    names = table[panel].unique(maintain_order=True).to_list()
+    policies = table["policy"].unique(maintain_order=True).to_list()
+    figure, axes = _panels(len(names), 4.0)
+    for axis, name in zip(axes, names, strict=True):
+        for policy, colour in zip(policies, _cycle(len(policies)), strict=True):
+            rows = table.filter(pl.col("policy") == policy, pl.col(panel) == name).sort(x)
+            axis.plot(rows[x], rows[y], ".-", color=colour, linewidth=1.8, label=policy)
+        for (policy,), rows in theory.filter(pl.col(panel) == name).sort(x).group_by("policy"):
+            axis.plot(rows[x], rows[y], "--", color=MUTED, linewidth=1)
+            axis.annotate(str(policy), (rows[x][0], rows[y][0]), fontsize=7, color=MUTED)
+        axis.set(xscale="log", yscale="log")
+        axis.set_title(str(name), loc="left", fontsize=10, color=INK)
+        axis.set_xlabel(x, fontsize=8, color=MUTED)
+        _clean(axis, "y")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
     return _finish(figure, title)
 
 

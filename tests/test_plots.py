@@ -66,3 +66,17 @@ def test_rounds_show_the_mean_and_a_band(tmp_path: Path) -> None:
     assert list(figure.axes[0].lines[0].get_ydata()) == [0.0, 2.0, 4.0, 6.0]
     path = plots.write(figure, tmp_path / "rounds.png")
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_rates_have_a_panel_an_instance_and_dashes_for_theory(tmp_path: Path) -> None:
+    x = [1.0, 10.0, 100.0]
+    rows = [(p, w, t, t**0.5) for p in ("a", "b") for w in ("easy", "hard") for t in x]
+    table = pl.DataFrame(rows, schema=["policy", "walk", "rounds", "regret"], orient="row")
+    theory = table.filter(policy="a").with_columns(policy=pl.lit("T^1/2"))
+    figure = plots.log_log(table, theory, "rounds", "regret", panel="walk", title="Rates")
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["easy", "hard"]
+    assert [line.get_linestyle() for line in figure.axes[0].lines] == ["-", "-", "--"]
+    assert figure.axes[1].get_xscale() == figure.axes[1].get_yscale() == "log"
+    assert plots.write(figure, tmp_path / "rates.png").stat().st_size > 0
+    one = table.filter(walk="easy").drop("walk")
+    assert len(plots.log_log(one, theory.drop("walk"), "rounds", "regret").axes) == 1

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from math import log2
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,20 +14,20 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recfb import plots
 from recfb.contracts import Policy, Round, World
-from recfb.policies.exp3 import Exp3
-from recfb.policies.feedback_budgets import (
+from recfb.policies import (
     BlockedExp3,
     BlockedTsallis,
     BudgetedBandit,
     DartboardFlex,
     DartboardFull,
+    Exp3,
+    LazyLeader,
     ShrinkingDartboard,
+    TsallisSwitch,
+    auto_for_budget,
 )
-from recfb.policies.lazy_leader import LazyLeader
 from recfb.policies.switching_bounds import bandit_cap
-from recfb.policies.tsallis_switch import TsallisSwitch
 from recfb.simulate import Refit, simulate
 from recfb.worlds.gaps import OCTAVES, Gaps
 from recfb.worlds.switching import Budgeted, SwitchingCost
@@ -138,6 +137,9 @@ def extra_jobs(rounds: int, budgets: Sequence[int], replications: int) -> Iterab
         full = DartboardFull(extra)
         world = gaps({"extra": extra})
         yield Job("DartboardFull", world, full, rounds, OCTAVES, replications, extra)
+        chosen = auto_for_budget(rounds, 4, extra=extra)
+        if repr(chosen) != repr(DartboardFull(extra, horizon=rounds)):
+            yield Job("auto_for_budget", world, chosen, rounds, OCTAVES, replications, extra)
     for total in (b for b in budgets if b <= rounds and b.bit_length() % 2 == 1):
         flex = DartboardFlex(total)
         world = gaps({"total": total})
@@ -173,31 +175,3 @@ def worst(runs: pl.DataFrame) -> pl.DataFrame:
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
     """Of the least-squares line of log y on log x."""
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
-
-
-Line = tuple[Sequence[float], Sequence[float]]
-
-
-def picture(
-    panels: Mapping[str, Mapping[str, Line]],
-    theory: Mapping[str, Mapping[str, Line]],
-    path: Path,
-    *,
-    title: str,
-    x: str,
-) -> None:
-    """Regret on log-log axes, one panel a key; theory as dashed lines."""
-    figure, axes = plots._panels(len(panels), 4.0)
-    for axis, (name, lines) in zip(axes, panels.items(), strict=True):
-        for (label, (at, value)), colour in zip(lines.items(), plots.SERIES, strict=False):
-            axis.plot(at, value, ".-", color=colour, linewidth=1.8, label=label)
-        for label, (at, value) in theory.get(name, {}).items():
-            axis.plot(at, value, "--", color=plots.MUTED, linewidth=1)
-            axis.annotate(label, (at[-1], value[-1]), fontsize=7, color=plots.MUTED)
-        axis.set(xscale="log", yscale="log")
-        axis.set_title(name, loc="left", fontsize=10, color=plots.INK)
-        axis.set_xlabel(x, fontsize=8, color=plots.MUTED)
-        plots._clean(axis, "y")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
-    plots.write(plots._finish(figure, title), path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import log
 from pathlib import Path
 
@@ -11,7 +11,6 @@ import pytest
 from switching_runs import (
     WALKS,
     extra_jobs,
-    picture,
     play_all,
     rate_jobs,
     slope,
@@ -19,6 +18,7 @@ from switching_runs import (
     worst,
 )
 
+from recfb import plots
 from recfb.policies import switching_bounds as bounds
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
@@ -55,13 +55,14 @@ def near(found: Mapping[object, float], expected: Mapping[object, float]) -> pl.
     return pl.DataFrame(cases, schema=columns, orient="row")
 
 
-def lines(table: pl.DataFrame, x: str) -> dict[str, tuple[list[float], list[float]]]:
-    """One line a policy, where it has several points."""
-    found = {}
-    for (name,), rows in table.sort(x).group_by("policy", maintain_order=True):
-        if rows.height > 1:
-            found[str(name)] = rows[x].to_list(), rows["regret"].to_list()
-    return found
+def dashed(x: str, points: Sequence[float], **lines: Sequence[float]) -> pl.DataFrame:
+    """Lines of theory, as `plots.log_log` takes them."""
+    rows = [
+        (name, at, value)
+        for name, line in lines.items()
+        for at, value in zip(points, line, strict=True)
+    ]
+    return pl.DataFrame(rows, schema=["policy", x, "regret"], orient="row")
 
 
 @pytest.mark.claims
@@ -81,14 +82,12 @@ def test_b_s1_regret_grows_with_the_horizon(page: Callable[..., None]) -> None:
     found = {(n, t): r for n, t, r in canonical.select("policy", "rounds", "regret").iter_rows()}
     table = near(found, {(n, t): v for t, row in CANONICAL.items() for n, v in row.items()})
     T = [2.0**10, 2.0**17]
-    theory = {
-        w: {"T": (T, [t / 2 for t in T]), "T^2/3": (T, [t ** (2 / 3) for t in T]),
-            "T^1/2": (T, [t**0.5 for t in T])}
-        for w in WALKS
-    }  # fmt: skip
-    panels = {w: lines(runs.filter(pl.col("instance") == w), "rounds") for w in WALKS}
+    rates = {"T": [t / 2 for t in T], "T^2/3": [t ** (2 / 3) for t in T],
+             "T^1/2": [t**0.5 for t in T]}  # fmt: skip
+    theory = dashed("rounds", T, **rates).join(pl.DataFrame({"instance": WALKS}), how="cross")
     title = "Regret with switches at unit cost, K = 2"
-    picture(panels, theory, RESULTS / "switching_rates.png", title=title, x="rounds")
+    figure = plots.log_log(runs, theory, "rounds", "regret", panel="instance", title=title)
+    plots.write(figure, RESULTS / "switching_rates.png")
     parts = canonical.filter(pl.col("rounds") == 2**16).select("policy", "regret", "switches", "se")
     page(
         "switching_rates",
@@ -135,11 +134,12 @@ def test_b_s2_extra_observations_help_from_a_point_on(page: Callable[..., None])
     fall = slope(falling, [best[b] for b in falling])
     x = [float(b) for b in budgets]
     bound = [bounds.dartboard_full(T, K, b // 3) for b in budgets]
-    theory = {"": {"T^2/3 branch": (x, [bandit] * len(x)), "bound": (x, bound),
-                   "(T ln K)^1/2": (x, [(T * log(K)) ** 0.5] * len(x))}}  # fmt: skip
-    shown = lines(cells.filter(pl.col("budget") > 0), "budget")
+    branches = {"T^2/3 branch": [bandit] * len(x), "bound": bound,
+                "(T ln K)^1/2": [(T * log(K)) ** 0.5] * len(x)}  # fmt: skip
     title = "Regret by observations beyond the item played, K = 4, T = 2^16, worst gap"
-    picture({"": shown}, theory, RESULTS / "extra_feedback.png", title=title, x="observations")
+    shown, theory = cells.filter(pl.col("budget") > 0), dashed("budget", x, **branches)
+    figure = plots.log_log(shown, theory, "budget", "regret", title=title)
+    plots.write(figure, RESULTS / "extra_feedback.png")
     page(
         "extra_feedback",
         "Regret with switching costs by extra observations",
@@ -158,6 +158,9 @@ def test_b_s2_extra_observations_help_from_a_point_on(page: Callable[..., None])
         assert row["regret"] <= shape(T, K, looks), row
         assert row["observations"] <= row["budget"]
     assert bandit <= bounds.blocked_tsallis(T, K)
+    chosen = {b: found.get(("auto_for_budget", b), full[b]) for b in budgets}
+    assert chosen[2**6] > 0.95 * bandit  # too few to help: it plays blocks
+    assert chosen[2**13] == full[2**13]
     assert full[2**13] <= 0.35 * bandit
     assert full[2**6] >= bandit
     assert -0.6 <= fall <= -0.35
@@ -177,10 +180,11 @@ def test_b_s3_bandit_feedback_cannot_use_a_large_budget(page: Callable[..., None
     table = near(found, expected)
     x = [float(b) for b in budgets]
     start = found["DartboardFull", 64]
-    theory = {"": {"T / B^1/2": (x, [start * (64 / b) ** 0.5 for b in x])}}
+    theory = dashed("budget", x, **{"T / B^1/2": [start * (64 / b) ** 0.5 for b in x]})
     title = "Regret by all observations, K = 4, T = 2^15, worst gap"
-    shown = lines(cells.filter(pl.col("budget") < 4 * T), "budget")
-    picture({"": shown}, theory, RESULTS / "total_feedback.png", title=title, x="observations")
+    shown = cells.filter(pl.col("budget") < 4 * T)
+    figure = plots.log_log(shown, theory, "budget", "regret", title=title)
+    plots.write(figure, RESULTS / "total_feedback.png")
     page(
         "total_feedback",
         "Regret with switching costs by total observations",
