@@ -566,6 +566,17 @@ def test_evaluate_takes_the_range_of_rewards_and_further_columns(
     assert main([*command, "--reward_range", "0", "5", "--like", "log.parquet"]) in (0, 3)
 
 
+def test_simulate_sweeps(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["simulate", "two_arms", "--rounds", "5", "--name", "s", "--policy", "thompson"]
+    assert main([*words, "--sweep", "{world.means: [[0.4, 0.6], [0.1, 0.9]]}"]) == 0
+    out = capsys.readouterr().out
+    assert "500 rows a policy and cell" in out and "world.means" in out
+    table = pl.read_parquet("runs/s/table.parquet")
+    assert table["world.means"].to_list()[0] == [0.4, 0.6]
+    assert main(["simulate", "two_arms", "--sweep", "{world.mean: [1]}"]) == 1
+    assert "Did you mean 'means'" in capsys.readouterr().err
+
+
 def test_simulate_writes_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["simulate", "two_arms", "--rounds", "30", "--name", "s"]) == 0
     run = Path("runs/s")

@@ -158,7 +158,9 @@ def show(table: pl.DataFrame, digits: int = 4) -> None:
 
 def table_text(table: pl.DataFrame, digits: int = 4) -> str:
     """A frame as aligned text; null is a dash."""
-    cells = [[column.name, *(_cell(value, digits) for value in column)] for column in table]
+    cells = [
+        [column.name, *(_cell(value, digits) for value in column.to_list())] for column in table
+    ]
     right = [column.dtype.is_numeric() for column in table]
     widths = [max(map(len, column)) for column in cells]
     lines = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -11,8 +12,9 @@ from tqdm import tqdm
 
 from recfb import plots
 from recfb.cli.common import parse, parser_of, plain, run_folder, say, show
-from recfb.contracts import Probe, Round, describe
+from recfb.contracts import Probe, Round, alter, describe
 from recfb.shelf import simulator
+from recfb.simulate import Simulator
 
 
 def moves(bar: Any) -> Probe:
@@ -37,6 +39,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--claims", action="store_true", help="check the simulator's claims")
     parser.add_argument(
+        "--sweep",
+        type=dict[str, list[Any]] | None,
+        help="hyperparameters by dotted path, and their values: '{world.offset: [-2.0, -1.0]}'",
+    )
+    parser.add_argument(
         "--name", type=str | None, help="write log, metrics and picture to runs/NAME"
     )
     cfg = parse(parser, argv)
@@ -50,8 +57,13 @@ def main(argv: Sequence[str]) -> int:
     for key, value in changed.items():
         setattr(world, key, value)
     names = cfg.policy or list(world.policies)
+    if cfg.sweep is not None:
+        world = alter(world, {"sweep": cfg.sweep})
+    say(f"{world.rows():,} rows a policy{' and cell' if world.sweep else ''}.\n")
     with run_folder(cfg.name, "simulate", {**plain(cfg), "simulator": describe(world)}) as folder:
         with tqdm(unit="round", leave=False, disable=None) as bar:
+            if world.sweep:
+                return sweeps(world, names, cfg.seed, bar, folder)
             runs = {name: world.run(name, seed=cfg.seed, probes=[moves(bar)]) for name in names}
         metrics = pl.concat([run.metrics for run in runs.values()])
         show(last_round(metrics))
@@ -67,10 +79,19 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def last_round(metrics: pl.DataFrame) -> pl.DataFrame:
+def sweeps(world: Simulator, names: Sequence[str], seed: int, bar: Any, folder: Path | None) -> int:
+    """Play every cell of a sweep, and write the metrics."""
+    metrics = world.swept(names, seed=seed, probes=[moves(bar)])
+    show(last_round(metrics, tuple(world.sweep)))
+    if folder is not None:
+        metrics.write_parquet(folder / "table.parquet")
+    return 0
+
+
+def last_round(metrics: pl.DataFrame, cell: Sequence[str] = ()) -> pl.DataFrame:
     """Each policy's metrics after the last round: the mean over replications, and half the width of
-    its 95 % interval where there are several."""
-    keys = ("policy", "replication", "round")
+    its 95 % interval where there are several; a cell of a sweep has a row of its own."""
+    keys = (*cell, "policy", "replication", "round")
     last = metrics.filter(pl.col("round") == pl.col("round").max())
     columns = []
     for name in (name for name in metrics.columns if name not in keys):
@@ -78,4 +99,5 @@ def last_round(metrics: pl.DataFrame) -> pl.DataFrame:
         if metrics["replication"].n_unique() > 1:
             half = 1.96 * pl.col(name).std() / pl.len().sqrt()
             columns.append(half.alias(f"+-{name}"))
-    return last.group_by("policy", maintain_order=True).agg(pl.col("round").first(), *columns)
+    each = last.group_by(*cell, "policy", maintain_order=True)
+    return each.agg(pl.col("round").first(), *columns)

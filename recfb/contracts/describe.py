@@ -14,7 +14,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -80,7 +80,7 @@ def describe(value: Any) -> Any:
 
 def alter(value: T, changes: Mapping[str, Any]) -> T:
     """A new object with other hyperparameters, named by dotted paths; nothing is shared with the
-    old one.
+    old one. Keys of a mapping are named like hyperparameters.
 
     Raises:
         ConfigError: a path that names no hyperparameter, with those there are.
@@ -89,7 +89,7 @@ def alter(value: T, changes: Mapping[str, Any]) -> T:
     >>> alter(Adam(lr=0.01), {"lr": 0.1}).lr
     0.1
     """
-    own = hyperparameters(value)
+    own = dict(value) if isinstance(value, Mapping) else hyperparameters(value)
     inner: dict[str, dict[str, Any]] = {}
     for path, new in changes.items():
         head, _, rest = path.partition(".")
@@ -102,7 +102,8 @@ def alter(value: T, changes: Mapping[str, Any]) -> T:
             own[head] = new
     for head, more in inner.items():
         own[head] = alter(own[head], more)
-    return type(value)(**copy.deepcopy(own))
+    fresh: dict[str, Any] = copy.deepcopy(own)
+    return cast(T, fresh) if isinstance(value, Mapping) else type(value)(**fresh)
 
 
 class Described:

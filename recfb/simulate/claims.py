@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from itertools import product
+from typing import Any, Literal
 
 import polars as pl
 
-from recfb.contracts import Policy, Probe, World
+from recfb.contracts import Policy, Probe, World, alter
 from recfb.contracts.describe import Described
 from recfb.errors import ConfigError, nearest
 from recfb.metrics.loops import METRICS
+from recfb.random import stream
 from recfb.simulate.refit import Refit
 from recfb.simulate.verb import Run, simulate
 
@@ -106,9 +108,10 @@ class Simulator(Described):
         summary: one sentence, what there is to see.
         source: the publication the claim is from.
         expect: the claims.
+        sweep: values of hyperparameters, by dotted path: {"world.drift.eta": [0.0, 0.02]}.
 
     Raises:
-        ConfigError: a claim names a policy that is not there.
+        ConfigError: a claim names a policy that is not there, or a sweep no hyperparameter.
     """
 
     def __init__(
@@ -125,6 +128,7 @@ class Simulator(Described):
         summary: str = "",
         source: str = "",
         expect: list[Claim] = [],  # noqa: B006
+        sweep: dict[str, list[Any]] = {},  # noqa: B006
     ) -> None:
         self.world = world
         self.policies = dict(policies)
@@ -139,7 +143,37 @@ class Simulator(Described):
         self.expect = list(expect)
         for claim in self.expect:
             for name in claim.policies:
-                self._named(name)
+                self.policy(name)
+        self.sweep = {path: list(values) for path, values in sweep.items()}
+        for path, values in self.sweep.items():
+            if values:
+                alter(self, {"sweep": {}, path: values[0]})
+
+    def cells(self) -> Iterator[tuple[dict[str, Any], Simulator]]:
+        """Every combination of the values of the sweep, and the simulator that has them."""
+        for values in product(*self.sweep.values()):
+            setting = dict(zip(self.sweep, values, strict=True))
+            yield setting, alter(self, {"sweep": {}, **setting})
+
+    def swept(
+        self, policies: Sequence[str] = (), *, seed: int = 0, probes: Sequence[Probe] = ()
+    ) -> pl.DataFrame:
+        """The metrics of policies, by default all, in every cell of the sweep, with a column a
+        path; all cells have the same seed, so they differ by what is swept alone."""
+        return pl.concat([
+            cell._table(name, seed, probes).select(
+                *(pl.lit(value).alias(path) for path, value in setting.items()), pl.all()
+            )
+            for setting, cell in self.cells()
+            for name in policies or cell.policies
+        ])  # fmt: skip
+
+    def rows(self) -> int:
+        """How many rows the log of one policy will have, if every round is like the first."""
+        together = self.world.vectorised
+        state = self.world.start(stream(0), self.replications if together else 1)
+        requests = len(self.world.observe(state)) * (1 if together else self.replications)
+        return requests * self.rounds * self.slate
 
     def run(
         self,
@@ -156,7 +190,7 @@ class Simulator(Described):
         if isinstance(policy, Policy):
             return self._simulate(policy, seed, "log", probes)
         if policy is not None:
-            return _named(self._simulate(self._named(policy), seed, "log", probes), policy)
+            return _named(self._simulate(self.policy(policy), seed, "log", probes), policy)
         names = list(self.policies)
         runs = [self.run(name, seed=seed, probes=probes) for name in names]
         first = runs[0]
@@ -194,8 +228,8 @@ class Simulator(Described):
             })  # fmt: skip
         return pl.DataFrame(rows)
 
-    def _table(self, name: str, seed: int) -> pl.DataFrame:
-        return _named(self._simulate(self.policies[name], seed, "metrics"), name).metrics
+    def _table(self, name: str, seed: int, probes: Sequence[Probe] = ()) -> pl.DataFrame:
+        return _named(self._simulate(self.policy(name), seed, "metrics", probes), name).metrics
 
     def _simulate(
         self,
@@ -217,7 +251,8 @@ class Simulator(Described):
             keep=keep,
         )
 
-    def _named(self, name: str) -> Policy:
+    def policy(self, name: str) -> Policy:
+        """The policy of this name."""
         if name not in self.policies:
             raise ConfigError(
                 f"this simulator has no policy {name!r}; it has {list(self.policies)}."

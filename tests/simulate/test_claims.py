@@ -125,3 +125,38 @@ def test_two_arms_meets_its_claims() -> None:
 def test_two_arms_meets_its_claims_under_all_seeds() -> None:
     table = recfb.simulator("two_arms").check()
     assert table["holds"].all(), table
+
+
+def swept(**sweep: list[float]) -> Simulator:
+    return Simulator(
+        Arms([0.2, 0.8]), {"ucb": LinUCB(), "random": Uniform()}, rounds=20, replications=3,
+        metrics=["regret"], sweep={k.replace("__", "."): v for k, v in sweep.items()},
+    )  # fmt: skip
+
+
+def test_a_sweep_is_every_combination_and_differs_by_it_alone() -> None:
+    table = swept(policies__ucb__alpha=[0.0, 2.0], world__sd=[0.1, 0.5]).swept()
+    keys = ["policies.ucb.alpha", "world.sd"]
+    assert table.columns == [*keys, "policy", "replication", "round", "regret"]
+    assert table.select(keys).unique().height == 4
+    assert table.height == 4 * 2 * 3 * 20
+    same = table.filter(pl.col("policy") == "random").group_by(keys).agg(pl.col("regret").sum())
+    assert same["regret"].n_unique() == 1
+    one = swept(policies__ucb__alpha=[2.0]).swept().drop("policies.ucb.alpha")
+    alone = Simulator(
+        Arms([0.2, 0.8]), {"ucb": LinUCB(alpha=2.0), "random": Uniform()}, rounds=20,
+        replications=3, metrics=["regret"],
+    )  # fmt: skip
+    assert one.equals(alone.run().metrics)
+
+
+def test_a_sweep_of_what_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"LinUCB has no 'alpa'.*Did you mean 'alpha'"):
+        swept(policies__ucb__alpa=[1.0])
+    with pytest.raises(ConfigError, match=r"dict has no 'ucbb'.*Did you mean 'ucb'"):
+        swept(policies__ucbb__alpha=[1.0])
+
+
+def test_rows_are_known_before_the_run() -> None:
+    loop = swept()
+    assert loop.rows() == len(loop.run("ucb").log) == 60
