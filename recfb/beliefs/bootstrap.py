@@ -28,6 +28,7 @@ class Bootstrap(Component):
         l2: the ridge of each.
         weights: "poisson" with mean 1, or "gamma", which is exponential with mean 1 and smoother.
         prior: the standard deviation of the heads' theta before data; 0 makes them agree.
+        greedify: head 0 is the plain regression: every row counts once for it, its prior is 0.
 
     Raises:
         ConfigError: no heads, l2 not positive, a negative prior, or unknown weights.
@@ -50,6 +51,7 @@ class Bootstrap(Component):
         *,
         weights: Literal["poisson", "gamma"] = "poisson",
         prior: float = 1.0,
+        greedify: bool = False,
     ) -> None:
         super().__init__()
         if heads < 1 or prior < 0:
@@ -63,6 +65,7 @@ class Bootstrap(Component):
         self.l2 = l2
         self.weights = weights
         self.prior = prior
+        self.greedify = greedify
         self.each = Linear(l2)
 
     def bind(self, log: Log) -> Self:
@@ -76,6 +79,8 @@ class Bootstrap(Component):
         self.each.reset(generator)
         shape, device = self.each.b.shape, self.each.b.device
         z = torch.randn(shape, generator=generator, dtype=torch.float64, device=device)
+        if self.greedify:
+            z[:: self.heads] = 0.0  # head 0 of every learner
         self.each.theta.copy_(self.prior * z)
         self.each.b.copy_(self.l2 * self.each.theta)
 
@@ -88,6 +93,8 @@ class Bootstrap(Component):
             weight = torch.poisson(one, generator=generator)  # (B * M, K)
         else:
             weight = one.exponential_(1.0, generator=generator)
+        if self.greedify:
+            weight[:: self.heads] = 1.0
         wide = self._wide(context)
         item, reward = (x.repeat_interleave(self.heads, 0) for x in (slate.item, feedback.reward))
         self.each.update(wide, Slate(item), Feedback(reward), generator, weight)
@@ -109,6 +116,10 @@ class Bootstrap(Component):
 
     def width(self, context: Context) -> Tensor:
         return _picked(context, self.votes(context).std(1, correction=0))
+
+    def quantile(self, context: Context, level: float) -> Tensor:
+        """That quantile of the heads' scores, linear between them: (B, n_items)."""
+        return _picked(context, self.votes(context).quantile(level, dim=1))
 
     def sample(self, context: Context, generator: Generator) -> Tensor:
         """The scores of one random head a request."""

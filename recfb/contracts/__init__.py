@@ -16,6 +16,7 @@ from recfb.contracts.acting import (
     learner_of,
     plackett_luce,
     sample_cdf,
+    trained,
     uniform_over,
 )
 from recfb.contracts.describe import alter, class_path, describe, hyperparameters
@@ -86,5 +87,6 @@ __all__ = [
     "learner_of",
     "plackett_luce",
     "sample_cdf",
+    "trained",
     "uniform_over",
 ]

@@ -194,12 +194,16 @@ class Policy(Component, ABC):
     @property
     def retrained(self) -> bool:
         """Whether `refit` does anything, so that a run has to keep its log for it."""
-        model = getattr(self, "model", None)
-        own = type(self).refit is not Policy.refit or hasattr(model, "refit")
-        return own or (model is not None and not hasattr(model, "update"))
+        return type(self).refit is not Policy.refit or trained(getattr(self, "model", None))
 
     def look(self, values: Tensor) -> None:
         """(B, n_items) expected rewards of this round, given to privileged policies only."""
+
+
+def trained(model: Any) -> bool:
+    """Whether a policy's model is trained on logs, by its own `refit` or by `fit`: what has an
+    `update` alone learns from the rounds."""
+    return model is not None and (hasattr(model, "refit") or not hasattr(model, "update"))
 
 
 def learner_of(context: Context, learners: int) -> Tensor:
@@ -333,5 +337,6 @@ __all__ = [
     "learner_of",
     "plackett_luce",
     "sample_cdf",
+    "trained",
     "uniform_over",
 ]

@@ -34,19 +34,17 @@ class Estimator(Protocol):
     def predict(self, X: Array) -> Array: ...
 
 
-def _check_weighting(weighting: str, target: Policy | None) -> None:
+def _check_weighting(weighting: str, target: Policy | None, cap: float | None) -> None:
     names = get_args(Weighting)
     if weighting not in names:
         raise ConfigError(f"weighting is one of {names}.{nearest(weighting, names)}")
-    if (weighting == "normal") != (target is None):
+    odd = cap is not None and (target is None or not cap > 0)
+    if (weighting == "normal") != (target is None) or odd:
         raise ConfigError(
-            f"weighting={weighting!r} and target={target!r}: a weighted fit is for one policy, and "
-            'an unweighted one for none. Try Reward("linear", weighting="iw", target=policy).'
+            f"weighting={weighting!r}, target={target!r} and cap={cap}: a weighted fit is for one "
+            "policy, with a positive cap or none, and an unweighted one for none. Try "
+            'Reward("linear", weighting="iw", target=policy).'
         )
-
-
-def _array(weight: Tensor | None) -> Array | None:
-    return None if weight is None else weight.numpy()
 
 
 def _weighed(model: Any, weight: Tensor | None) -> dict[str, Array]:
@@ -93,11 +91,12 @@ class Reward(Fitted):
         l2: ridge of linear and logistic, in standard deviations; penalty on leaves of boosting.
         weighting: "normal", "iw" or "mrdr"; the latter two read propensities.
         target: the policy that they weigh for, bound, or bound to the log's sizes when fitted.
+        cap: larger weights count as this one; None: all as they are.
 
     Raises:
         ConfigError: l2 is not positive; more items than trees can tell apart; a column that is not
             there; requests with other features than those of the log; a weighting without a target,
-            a target without a weighting, or an estimator that cannot weigh rows.
+            a target or a cap without a weighting, or an estimator that cannot weigh rows.
         LogError: a log without known rewards, or with rewards that a classifier cannot take;
             weighting by propensities that are not there, or for a target that plays no logged item.
 
@@ -121,6 +120,7 @@ class Reward(Fitted):
         l2: float = 1.0,
         weighting: Weighting = "normal",
         target: Policy | None = None,
+        cap: float | None = None,
     ) -> None:
         super().__init__()
         names = ("linear", "logistic", "boosting")
@@ -128,11 +128,11 @@ class Reward(Fitted):
             raise ConfigError(f"estimator is one of {names}, or one of scikit-learn; {estimator!r}")
         if not l2 > 0:
             raise ConfigError(f"l2 is positive, found {l2}. For nearly none: l2=1e-6")
-        _check_weighting(weighting, target)
+        _check_weighting(weighting, target, cap)
         self.estimator = estimator
         self.items, self.users = tuple(items), tuple(users)
         self.l2 = l2
-        self.weighting, self.target = weighting, target
+        self.weighting, self.target, self.cap = weighting, target, cap
         self.inputs: Inputs | None = None
         self.formula: Formula | None = None
         self.fitted_on: str | None = None
@@ -171,7 +171,8 @@ class Reward(Fitted):
         """What each row counts for: (n,), or nothing where all count the same."""
         if self.target is None:
             return None
-        return row_weights(block, ready(self.target, log, "target", 0), self.weighting)
+        weight = row_weights(block, ready(self.target, log, "target", 0), self.weighting)
+        return weight if self.cap is None else weight.clamp(max=self.cap)
 
     def _linear(self, rows: Tensor, item: Tensor, reward: Tensor, weight: Tensor | None) -> Heads:
         from sklearn.linear_model import Ridge
@@ -185,7 +186,7 @@ class Reward(Fitted):
         model.fit(
             self._crossed(rows, item),
             (reward - rows[:, :levels] @ mean).numpy(),
-            sample_weight=_array(weight),
+            **_weighed(model, weight),
         )
         slope = self._slope(model.coef_, rows.shape[1])
         slope[:, :levels] += mean
@@ -206,7 +207,7 @@ class Reward(Fitted):
             slope[:, :levels] = reward[0]
             return Heads(slope)
         model = LogisticRegression(C=1 / self.l2, tol=1e-8, max_iter=1000)
-        model.fit(self._crossed(rows, item), reward.numpy(), sample_weight=_array(weight))
+        model.fit(self._crossed(rows, item), reward.numpy(), **_weighed(model, weight))
         slope += self._slope(model.coef_[0], rows.shape[1])
         slope[:, :levels] += float(model.intercept_[0])
         return Heads(slope, logit=True)

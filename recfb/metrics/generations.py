@@ -16,6 +16,26 @@ if TYPE_CHECKING:
     from recfb.data.log import Log
 
 
+def uniform_weight(log: Log) -> pl.Expr:
+    """1 / (K p): what a row of the log counts for under the uniform policy, K the items that could
+    be shown in its request."""
+    import polars as pl
+
+    listed = "available" in log.columns
+    count = pl.col("available").list.len() if listed else pl.lit(log.n_items)
+    return 1 / (count * pl.col("propensity"))
+
+
+def effective_size(weight: pl.Expr) -> pl.Expr:
+    """Rows of the same weight that would say as much: (sum w)^2 / sum w^2. Kish, 1965.
+
+    >>> import polars as pl
+    >>> pl.select(effective_size(pl.lit(pl.Series([1.0, 1.0, 2.0])))).item().__round__(6)
+    2.666667
+    """
+    return weight.sum() ** 2 / (weight**2).sum()
+
+
 def by_generation(log: Log, truth: pl.DataFrame) -> pl.DataFrame:
     """One row a replication and generation of a log of single items.
 
@@ -39,12 +59,9 @@ def by_generation(log: Log, truth: pl.DataFrame) -> pl.DataFrame:
             f"generations need the columns generation and propensity in the log and value in the "
             f"truth; missing: {missing or ['value']}. Take the log of `simulate(..., refit=...)`."
         )
-    count = (
-        pl.lit(log.n_items) if "available" not in log.columns else pl.col("available").list.len()
-    )
     run = pl.col("replication") if "replication" in log.columns else pl.lit(0).alias("replication")
     frame = log.frame.select(
-        run, "generation", "item", "reward", "propensity", weight=1 / (count * pl.col("propensity"))
+        run, "generation", "item", "reward", "propensity", weight=uniform_weight(log)
     ).with_columns(value=truth["value"], true=truth["reward"])
     keys = ["replication", "generation"]
     counts = frame.group_by(*keys, "item").len()
@@ -57,7 +74,7 @@ def by_generation(log: Log, truth: pl.DataFrame) -> pl.DataFrame:
         pl.min_horizontal(pl.col("reward").mean(), 1 - pl.col("reward").mean()).alias("balance"),
         (-pl.col("propensity").log()).mean().alias("entropy"),
         pl.col("propensity").mean().alias("sure"),
-        (pl.col("weight").sum() ** 2 / (pl.col("weight") ** 2).sum() / pl.len()).alias("ess"),
+        (effective_size(pl.col("weight")) / pl.len()).alias("ess"),
     )
     table = table.join(counts.select(*keys, least.alias("least")), on=keys)
     return table.sort(keys)
@@ -105,4 +122,4 @@ def oscillation(values: Tensor) -> Oscillation:
     )
 
 
-__all__ = ["Oscillation", "by_generation", "oscillation"]
+__all__ = ["Oscillation", "by_generation", "effective_size", "oscillation", "uniform_weight"]

@@ -21,6 +21,7 @@ class Bagging(Thompson):
             (exponential, smoother).
         prior: the spread of the heads before data, in units of the reward; 0 makes all heads agree
             at the start, so that nothing is explored.
+        greedify: head 0 is the plain regression on all rows.
 
     Raises:
         ConfigError: no heads, l2 not positive, a negative prior, or unknown weights.
@@ -36,9 +37,11 @@ class Bagging(Thompson):
         *,
         weights: Literal["poisson", "gamma"] = "poisson",
         prior: float = 1.0,
+        greedify: bool = False,
     ) -> None:
-        super().__init__(Bootstrap(heads, l2, weights=weights, prior=prior))
+        super().__init__(Bootstrap(heads, l2, weights=weights, prior=prior, greedify=greedify))
         self.heads = heads
         self.l2 = l2
         self.weights = weights
         self.prior = prior
+        self.greedify = greedify

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Callable
+from typing import Any, Self
 
-from recfb.contracts import Context, Model
+import polars as pl
+import torch
+from torch import Generator, Tensor
+
+from recfb.contracts import Context, Model, learner_of, trained
+from recfb.data import Log
 from recfb.errors import ConfigError
+from recfb.metrics.generations import effective_size, uniform_weight
 from recfb.policies.explore import Explorer, grown
 
 
@@ -51,14 +57,21 @@ class IGW(Explorer):
     gamma_t = gamma t^power in round t from 0. Its regret is at most of order
     K / gamma + gamma E(f - f*)^2 a round (Foster and Rakhlin, ICML 2020).
 
+    A model that was trained on a nearly greedy log knows little of the items that the log lacks.
+    With `cap`, gamma_t is at most cap sqrt(K n), where n is how many uniform rows would say as
+    much as the log of the last refit: (sum w)^2 / sum w^2 of the rows with a known reward,
+    w = 1 / (K p). Before the first refit it is uniform then.
+
     Args:
         model: anything whose `scores` are E[reward | x, item].
         gamma: 0 is uniform; with rewards in [0, 1] and gaps of 0.01 to 0.1, 100 is mild and 3,000
             nearly greedy.
         power: how gamma grows with the rounds: 0 not at all, 0.5 as sqrt(t).
+        cap: ties gamma to the log, in 1 / reward; None: not at all.
 
     Raises:
-        ConfigError: a negative gamma or power.
+        ConfigError: a negative gamma or power, or a cap that is not positive.
+        LogError: a cap, and a log without propensities.
 
     >>> from recfb.beliefs import Linear
     >>> from recfb.data import Log
@@ -66,16 +79,53 @@ class IGW(Explorer):
     [[0.25, 0.25, 0.25, 0.25]]
     """
 
-    def __init__(self, model: Model, gamma: float = 100.0, *, power: float = 0.0) -> None:
+    size: Tensor  # (G,) the effective size of the log of the last refit
+
+    def __init__(
+        self, model: Model, gamma: float = 100.0, *, power: float = 0.0, cap: float | None = None
+    ) -> None:
         super().__init__(model)
-        if gamma < 0 or power < 0:
+        if gamma < 0 or power < 0 or (cap is not None and not cap > 0):
             raise ConfigError(
-                f"gamma and its power are not negative, found gamma={gamma}, power={power}. For "
-                "uniform: gamma=0.0"
+                f"gamma and its power are not negative and cap is positive, found gamma={gamma}, "
+                f"power={power}, cap={cap}. For uniform: gamma=0.0"
             )
         self.gamma = gamma
         self.power = power
+        self.cap = cap
+
+    def bind(self, log: Log) -> Self:
+        self.register_buffer("size", torch.zeros(log.meta.learners, dtype=torch.float64))
+        return super().bind(log)
+
+    def reset(self, generator: Generator) -> None:
+        super().reset(generator)
+        self.size.zero_()
 
     def spread(self, context: Context, scores: Tensor, live: Tensor | None) -> Tensor:
-        best = self.best(context, scores, live)
-        return igw(scores, grown(self.gamma, self.power, context), best, live)
+        gamma = grown(self.gamma, self.power, context)
+        if self.cap is not None:
+            most = self.cap * (scores.shape[1] * self.size).sqrt()  # (G,)
+            own = most[learner_of(context, self.learners)][:, None]  # (B, 1)
+            gamma = torch.minimum(own, torch.as_tensor(gamma, dtype=own.dtype, device=own.device))
+        return igw(scores, gamma, self.best(context, scores, live), live)
+
+    @property
+    def retrained(self) -> bool:
+        return self.cap is not None or trained(self.model)
+
+    def refit(self, log: Log, fit: Callable[[Log, Any], Any]) -> None:
+        super().refit(log, fit)
+        if self.cap is None:
+            return
+        log.require("propensity")
+        several = self.learners > 1 and "replication" in log.columns
+        learner = pl.col("replication") if several else pl.lit(0).alias("replication")
+        table = (
+            log.frame.filter(pl.col("reward").is_not_null())
+            .group_by(learner)
+            .agg(size=effective_size(uniform_weight(log)))
+        )
+        self.size.zero_()
+        place = table["replication"].to_torch().to(torch.int64)
+        self.size[place] = table["size"].to_torch().to(self.size)

@@ -19,7 +19,7 @@ from recfb.config import build
 from recfb.contracts import Context, Fitted, Model, describe
 from recfb.interop import design
 from recfb.interop.sklearn import Reward
-from recfb.policies import Ranked
+from recfb.policies import Ranked, Uniform
 from recfb.random import stream
 
 
@@ -275,3 +275,28 @@ def test_o_positions_are_told_apart() -> None:
     inputs = design.Inputs.of(context[:3], users)
     expected: Tensor = torch.tensor([[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [1, 0, 0, 0]])
     assert torch.equal(inputs.table(context), expected.double())
+
+
+# ---- weights that are cut
+
+
+def test_a_cap_cuts_the_weights() -> None:
+    """Weights 1 / (2 p) are .625, .625 and 2.5; cut at 1 the cell means have weights 1 at most."""
+    log = Log.of(
+        {"item": [0, 0, 0, 1], "reward": [1.0, 0.0, 0.0, 1.0], "propensity": [0.8, 0.8, 0.2, 0.2]}
+    )
+
+    def mean(cap: float | None) -> float:
+        model = Reward("linear", l2=1e-9, weighting="iw", target=Uniform(), cap=cap)
+        return float(fitted(model, log).scores(at(1))[0, 0])
+
+    assert mean(None) == pytest.approx(0.625 / 3.75, abs=1e-6)
+    assert mean(50.0) == pytest.approx(0.625 / 3.75, abs=1e-6)
+    assert mean(1.0) == pytest.approx(0.625 / 2.25, abs=1e-6)
+    assert mean(0.1) == pytest.approx(1 / 3, abs=1e-6)
+
+
+def test_a_cap_is_for_weights() -> None:
+    for options in ({"cap": 50.0}, {"weighting": "iw", "target": Uniform(), "cap": 0.0}):
+        with pytest.raises(ConfigError, match="with a positive cap or none"):
+            Reward("linear", **options)  # type: ignore[arg-type]

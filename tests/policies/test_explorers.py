@@ -13,8 +13,9 @@ from recfb.beliefs.linear import Linear
 from recfb.beliefs.logistic import Logistic
 from recfb.contracts import Context, Feedback, Policy, Slate
 from recfb.data import Log, Meta
-from recfb.errors import ConfigError
+from recfb.errors import ConfigError, LogError
 from recfb.policies.bagging import Bagging
+from recfb.policies.bootstrap_ucb import BootstrapUCB
 from recfb.policies.epsilon_greedy import EpsilonGreedy
 from recfb.policies.explore import enforce_min_prob
 from recfb.policies.falcon import FALCON
@@ -62,6 +63,7 @@ EXPLORERS = [
     EpsilonGreedy(Linear(), 0.2),
     Softmax(Linear(), 0.3),
     IGW(Linear(), 30.0),
+    IGW(Linear(), 30.0, cap=2.0),
     Thompson(Linear(scale=0.3)),
     Thompson(Logistic()),
     Thompson(Bootstrap(5)),
@@ -71,6 +73,8 @@ EXPLORERS = [
     FALCON(Linear()),
     RegCB(Linear(), 0.3),
     Bagging(),
+    Bagging(3, greedify=True),
+    BootstrapUCB(5),
 ]
 
 
@@ -136,6 +140,70 @@ def test_rounds_of_log_rows_are_looked_at_one_by_one() -> None:
     policy = SquareCB().bind(Log.empty(1, 4))
     policy.model.theta[0, 2] = 1.0
     assert policy.probs(rows)[:, 2].tolist() == pytest.approx([0.25, 1 - 3 / 14, 1 - 3 / 104])
+
+
+def test_b_5_8_gamma_0_logs_as_the_uniform_policy_does() -> None:
+    """With the full set and with a mask, as `Uniform` has it."""
+    g = stream(0)
+    live = torch.rand(50, 5, generator=g) < 0.5
+    live[:, 0] = True
+    for available in (None, live):
+        context = Context(torch.zeros(50, dtype=torch.int64), available=available)
+        expected = bound(Uniform(), 5).probs(context)
+        for policy in (IGW(Fixed([0.1, 0.9, 0.3, 0.2, 0.5]), 0.0), SquareCB()):
+            assert torch.allclose(bound(policy, 5).probs(context), expected, atol=1e-15)
+
+
+def capped(log: Log, learners: int = 1) -> IGW:
+    """gamma 1000, at most 10 sqrt(K n), after a refit on the log."""
+    policy = IGW(Fixed([0.5, 0.3]), 1000.0, cap=10.0)
+    policy.bind(Log.empty(1, 2, meta=Meta(learners=learners)))
+    policy.refit(log, lambda log, model: model)
+    return policy
+
+
+def test_b_5_7_gamma_is_capped_by_the_effective_size_of_the_log() -> None:
+    """Weights .625 and 2.5: n = 3.125^2 / 6.640625 = 1.470588, gamma = 10 sqrt(2 n)."""
+    rows = {"item": [0, 1, 1], "reward": [1.0, 0.0, None], "propensity": [0.8, 0.2, 0.2]}
+    policy = capped(Log.of(rows))
+    n = 3.125**2 / 6.640625
+    assert float(policy.size) == pytest.approx(n)
+    assert policy.probs(ONE)[0, 1] == pytest.approx(1 / (2 + 10 * (2 * n) ** 0.5 * 0.2))
+    masked = {**rows, "available": [[0, 1], [1], [1]]}  # weights .625 and 5
+    assert float(capped(Log.of(masked, n_items=2)).size) == pytest.approx(5.625**2 / 25.390625)
+    many = {"item": [0, 1] * 10_000, "reward": [1.0] * 20_000, "propensity": [0.5] * 20_000}
+    policy = capped(Log.of(many))
+    assert float(policy.size) == pytest.approx(20_000)
+    assert policy.probs(ONE)[0, 1] == pytest.approx(1 / (2 + 1000 * 0.2))  # gamma is less
+    policy.reset(stream(0))
+    assert policy.probs(ONE)[0].tolist() == [0.5, 0.5]  # uniform before a refit
+
+
+def test_b_5_7_the_cap_is_that_of_each_learner_and_of_each_round() -> None:
+    rows = {"item": [0, 1, 0], "reward": [1.0] * 3, "propensity": [0.5] * 3}
+    policy = capped(Log.of({**rows, "replication": [0, 0, 1]}), learners=2)
+    assert policy.size.tolist() == [2.0, 1.0]
+    two = Context(torch.zeros(2, dtype=torch.int64))
+    expected = [1 / (2 + 10 * (2 * n) ** 0.5 * 0.2) for n in (2, 1)]
+    assert policy.probs(two)[:, 1].tolist() == pytest.approx(expected)
+    growing = IGW(Fixed([0.5, 0.3]), 1.0, power=0.5, cap=10.0).bind(Log.empty(1, 2))
+    growing.refit(Log.of(rows), lambda log, model: model)
+    late = Context(torch.zeros(3, dtype=torch.int64), time=torch.tensor([0, 4, 10**6]))
+    most = 10 * 6**0.5  # three rows
+    found = growing.probs(late)[:, 1].tolist()
+    assert found == pytest.approx([1 / (2 + gamma * 0.2) for gamma in (0, 2, most)])
+
+
+def test_a_cap_is_read_at_refits_also_over_a_belief_that_learns_by_itself() -> None:
+    plain, tied = IGW(Linear(), 100.0), IGW(Linear(), 100.0, cap=1.0)
+    assert not plain.retrained and tied.retrained and IGW(Fixed([1.0])).retrained
+    run = simulate(Arms([0.2, 0.8]), tied, rounds=9, refit=Refit(every=4, warmup=1))
+    policy = run.state[0].policy
+    frame = run.log.frame.filter(pl.col("time") < 5)
+    w = 1 / (2 * frame["propensity"])
+    assert float(policy.size) == pytest.approx(w.sum() ** 2 / (w**2).sum())
+    with pytest.raises(LogError, match="propensity"):
+        tied.bind(Log.empty(1, 2)).refit(Log.of({"item": [0], "reward": [1.0]}), print)
 
 
 # ---- epsilon, softmax, greedy
@@ -266,6 +334,37 @@ def test_heads_that_agree_at_the_start_never_explore() -> None:
 # ---- elimination, floors, combinations
 
 
+def test_greedify_makes_head_0_the_plain_ridge() -> None:
+    log = Log.empty(1, 3, meta=Meta(learners=2))
+    policy = Bagging(4, 2.0, greedify=True, weights="gamma").bind(log)
+    policy.reset(stream(0))
+    alone = Linear(2.0).bind(log)
+    both = Context(torch.zeros(6, dtype=torch.int64))
+    slate = Slate(torch.tensor([[0], [1], [1], [2], [2], [0]]))
+    reward = Feedback(torch.rand(6, 1, generator=stream(1)))
+    policy.update(both, slate, reward, stream(2))
+    alone.update(both, slate, reward, stream(2))
+    votes = policy.model.votes(both)  # (6, M, 3)
+    assert torch.allclose(votes[:, 0], alone.scores(both), atol=1e-12)
+    assert float((votes[:, 1:] - votes[:, :1]).abs().amax((0, 2)).min()) > 0.01
+
+
+def test_bootstrapped_ucb_is_the_quantile_of_its_heads() -> None:
+    """Five heads: the 80th percentile of 0 1 2 3 10 is 3 + .2 * 7."""
+    policy = BootstrapUCB(5).bind(Log.empty(1, 2))
+    theta = torch.tensor([[0.0, 4.0], [10.0, 4.0], [1.0, 4.0], [3.0, 4.0], [2.0, 4.0]])
+    policy.model.each.theta.view(5, 2).copy_(theta)
+    assert policy.index(ONE)[0].tolist() == pytest.approx([4.4, 4.0])
+    assert policy.probs(ONE).tolist() == [[1.0, 0.0]]
+    median = BootstrapUCB(5, level=0.5).bind(Log.empty(1, 2))
+    median.model.each.theta.view(5, 2).copy_(theta)
+    assert median.probs(ONE).tolist() == [[0.0, 1.0]]
+    run = simulate(Arms([0.2, 0.8]), BootstrapUCB(), rounds=300, replications=20,
+                   refit=Refit(warmup=0), metrics=["regret"])  # fmt: skip
+    late = run.metrics.filter(round=299)["regret"].mean()
+    assert late < 0.25 * 0.3 * 300  # a quarter of that of uniform play
+
+
 def test_regcb_by_hand() -> None:
     """Means 0, .5, 1 with widths 1, .5, .1 and alpha .5: lower bounds -.5 .25 .95, upper .5 .75
     1.05."""
@@ -393,6 +492,8 @@ def test_falcon_over_a_model_of_scikit_learn() -> None:
         (lambda: EpsilonGreedy(Linear(), -0.1), "epsilon is a probability"),
         (lambda: Softmax(Linear(), 0.0), "a temperature is positive"),
         (lambda: IGW(Linear(), -1.0), "gamma and its power are not negative"),
+        (lambda: IGW(Linear(), cap=0.0), "cap is positive, found gamma=100.0, power=0.0, cap=0.0"),
+        (lambda: BootstrapUCB(level=1.5), "level is in"),
         (lambda: FALCON(Linear(), 0.0), "scale and complexity are positive"),
         (lambda: RegCB(Linear(), -1.0), "alpha is not negative"),
         (lambda: Mixture(Uniform(), 1.5), "control_share is in"),

@@ -130,6 +130,25 @@ def test_b_5_8_a_generation_is_trained_on_matured_rows_only() -> None:
     assert refit == 5
 
 
+def test_b_5_8_a_sentinel_in_unmatured_rows_has_no_influence() -> None:
+    """Rewards of 1e9 that become known too late leave the trained model as it is; known in time,
+    they do not."""
+    log = simulate(Payments(requests=200, slow=2), Uniform(), rounds=4).log
+    late = (pl.col("known") >= 4).fill_null(True)
+    assert 0 < log.frame.select(late.sum()).item() < len(log)
+    context = next(log.blocks(50)).context
+
+    def trained(rows: pl.Expr) -> Tensor:
+        planted = pl.when(rows).then(1e9).otherwise(pl.col("reward")).cast(pl.Float32)
+        frame = log.frame.with_columns(reward=planted)
+        model = Reward("linear").bind(log).solve(log.with_frame(Refit().view(frame, 4)))
+        return model.scores(context)
+
+    plain = trained(pl.lit(False))
+    assert torch.equal(trained(late), plain)
+    assert not torch.equal(trained(late | (pl.col("time") == 0)), plain)
+
+
 def test_windows_and_delays_of_trainings() -> None:
     run = simulate(Payments(requests=10), Watching(), rounds=8, refit=Refit(window=2, delay=1))
     times = [sorted(set(frame["time"])) for frame in run.state[0].policy.seen]
