@@ -10,8 +10,9 @@ from torch import Generator, Tensor
 from recfb.contracts import Context, Feedback, Slate, Truth, World
 from recfb.data import Log, Meta
 from recfb.errors import ConfigError
+from recfb.worlds.boredom import Boredom, Memory, topic_clicks
 from recfb.worlds.clicks import PBM, ClickModel
-from recfb.worlds.drift import Drift
+from recfb.worlds.drift import Drift, Visit
 from recfb.worlds.population import Gaussian, Population
 
 SOLVE_PAIRS = 100_000
@@ -19,7 +20,7 @@ SOLVE_PAIRS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class TastesState:
-    """The round and the population; only tastes change."""
+    """The round and the population; only tastes and the memory of boredom change."""
 
     time: int
     taste: Tensor  # (U, d)
@@ -27,6 +28,9 @@ class TastesState:
     quality: Tensor  # (I,)
     offset: Tensor  # ()
     group: Tensor  # (U,)
+    topic: Tensor  # (I,)
+    home: Tensor  # (U, d) tastes before round 0
+    memory: Memory = ()  # of the boredom
 
 
 class Tastes(World[TastesState]):
@@ -34,9 +38,10 @@ class Tastes(World[TastesState]):
 
         relevance(u, i) = sigmoid(taste_u . content_i + quality_i + offset)
 
-    A click model turns the relevance of the slate into clicks, and a drift moves tastes after
-    them. The truth holds `reward`, `relevance`, `examined`, `p_examine` and `value` = P(click),
-    all of the state that produced the clicks.
+    A click model turns the relevance of the slate into clicks. After them a drift moves tastes, and
+    boredom lowers the utility of what a user has had too much of. Populations whose products are
+    probabilities, as `Dirichlet`, have no sigmoid. The truth holds `reward`, `relevance`,
+    `examined`, `p_examine` and `value` = P(click), all of the state that produced the clicks.
 
     Args:
         n_users: users; each is one request a round.
@@ -44,11 +49,13 @@ class Tastes(World[TastesState]):
         population: the draws of tastes and contents; default `Gaussian()`.
         clicks: the click model; default `PBM(eta=1.0)`.
         drift: how tastes move; default not at all.
+        boredom: how users tire of topics; default not at all.
         offset: added to every utility: how easily users click.
         base_rate: the mean relevance over all pairs; if given, the offset is solved for it.
 
     Raises:
-        ConfigError: no users or items, or a base rate outside (0, 1).
+        ConfigError: no users or items, a base rate outside (0, 1), or an offset, a base rate or
+            boredom where the population gives probabilities.
 
     >>> from recfb.random import stream
     >>> world = Tastes(50, 20, base_rate=0.17)
@@ -65,6 +72,7 @@ class Tastes(World[TastesState]):
         population: Population | None = None,
         clicks: ClickModel | None = None,
         drift: Drift | None = None,
+        boredom: Boredom | None = None,
         offset: float = -2.0,
         base_rate: float | None = None,
     ) -> None:
@@ -78,13 +86,27 @@ class Tastes(World[TastesState]):
         self.population = Gaussian() if population is None else population
         self.clicks = PBM() if clicks is None else clicks
         self.drift = drift
+        self.boredom = boredom
         self.offset = offset
         self.base_rate = base_rate
+        if self.population.probabilities and (offset or base_rate or boredom):
+            raise ConfigError(
+                f"{type(self.population).__name__} gives probabilities, to which nothing is added, "
+                f"found offset={offset}, base_rate={base_rate}, boredom={boredom}. Leave the "
+                "latter out and write offset=0.0"
+            )
 
     def start(self, generator: Generator, replications: int = 1) -> TastesState:
         people = self.population.draw(self.n_users, self.n_items, generator)
         offset = torch.tensor(self.offset, device=generator.device)
-        state = TastesState(0, people.taste, people.content, people.quality, offset, people.group)
+        memory: Memory = ()
+        if self.boredom is not None:
+            topics = int(people.topic.max()) + 1
+            memory = self.boredom.begin(self.n_users, topics, generator.device)
+        state = TastesState(
+            0, people.taste, people.content, people.quality, offset, people.group, people.topic,
+            people.taste, memory,
+        )  # fmt: skip
         if self.base_rate is None:
             return state
         return replace(state, offset=self._solved(state, self.base_rate, generator))
@@ -120,7 +142,11 @@ class Tastes(World[TastesState]):
     ) -> tuple[Feedback, Truth]:
         shown = state.content[slate.item]  # (U, K, d)
         utility = (shown @ state.taste[:, :, None]).squeeze(2)  # (U, K)
-        relevance = (utility + state.quality[slate.item] + state.offset).sigmoid()
+        utility = utility + state.quality[slate.item] + state.offset
+        if self.boredom is not None:
+            effect = self.boredom.effect(state.memory)  # (U, C)
+            utility = utility + effect.gather(1, state.topic[slate.item])
+        relevance = utility if self.population.probabilities else utility.sigmoid()
         click, examined, p_examine = self.clicks.sample(relevance, generator)
         truth = {
             "reward": click,
@@ -134,16 +160,23 @@ class Tastes(World[TastesState]):
     def step(
         self, state: TastesState, slate: Slate, truth: Truth, generator: Generator
     ) -> TastesState:
-        if self.drift is None:
-            return replace(state, time=state.time + 1)
-        shown = state.content[slate.item]  # (U, K, d)
-        taste = self.drift(state.taste, shown, truth["reward"], generator)
-        return replace(state, time=state.time + 1, taste=taste)
+        taste, memory = state.taste, state.memory
+        if self.drift is not None:
+            shown = state.content[slate.item]  # (U, K, d)
+            visit = Visit(state.time, shown, truth["reward"], truth["examined"], state.home)
+            taste = self.drift(taste, visit, generator)
+        if self.boredom is not None:
+            shown_topic = state.topic[slate.item]  # (U, K)
+            clicks = topic_clicks(truth["reward"], shown_topic, memory[0].shape[1])
+            memory = self.boredom.step(memory, clicks)
+        return replace(state, time=state.time + 1, taste=taste, memory=memory)
 
     def relevance(self, state: TastesState) -> Tensor:
         """P(click | examined) of every pair: (U, I)."""
         utility = state.taste @ state.content.T + state.quality + state.offset
-        return utility.sigmoid_()
+        if self.boredom is not None:
+            utility += self.boredom.effect(state.memory)[:, state.topic]
+        return utility if self.population.probabilities else utility.sigmoid_()
 
     def values(self, state: TastesState) -> Tensor:
         """The relevance: what the first position would earn, and the order of all of them."""

@@ -24,6 +24,7 @@ from recfb.samplers import Clicks
 from recfb.scorers import MF
 from recfb.simulate import Refit, Run, record, rounds, simulate
 from recfb.worlds import Arms, Delayed, Drift, OneSided, Tastes, Wrapper
+from recfb.worlds.drift import Visit
 
 COLUMNS = ["user", "item", "reward", "propensity", "time", "position", "slate", "p_prefix",
            "p_display", "known", "replication", "generation"]  # fmt: skip
@@ -73,7 +74,7 @@ class Spy(Counts):
 class Sliding(Drift):
     """Every taste moves by one known vector a round."""
 
-    def forward(self, taste: Tensor, shown: Tensor, reward: Tensor, generator: Generator) -> Tensor:
+    def forward(self, taste: Tensor, visit: Visit, generator: Generator) -> Tensor:
         return taste + torch.tensor([0.5, -0.25, *[0.0] * 6])
 
 

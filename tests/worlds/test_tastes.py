@@ -22,6 +22,8 @@ def by_hand() -> TastesState:
         quality=torch.tensor([0.0, 0.5, 1.0]),
         offset=torch.tensor(-2.0),
         group=torch.tensor([0, 0]),
+        topic=torch.tensor([0, 1, 1]),
+        home=torch.zeros(2, 2),
     )
 
 
