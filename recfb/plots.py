@@ -167,7 +167,10 @@ def log_log(
             axis.plot(rows[x], rows[y], ".-", color=colour, linewidth=1.8, label=policy)
         for (policy,), rows in theory.filter(pl.col(panel) == name).sort(x).group_by("policy"):
             axis.plot(rows[x], rows[y], "--", color=MUTED, linewidth=1)
-            axis.annotate(str(policy), (rows[x][0], rows[y][0]), fontsize=7, color=MUTED)
+            last = rows[x][-1], rows[y][-1]
+            axis.annotate(
+                str(policy), last, (3, 0), textcoords="offset points", fontsize=7, color=MUTED
+            )
         axis.set(xscale="log", yscale="log")
         axis.set_title(str(name), loc="left", fontsize=10, color=INK)
         axis.set_xlabel(x, fontsize=8, color=MUTED)

@@ -1,12 +1,17 @@
 """Context -> distribution over items."""
 
+from recfb.policies.apple_tasting import STAP, Tasting
 from recfb.policies.auto_for_budget import auto_for_budget
 from recfb.policies.bagging import Bagging
 from recfb.policies.beta_thompson import BetaThompson
 from recfb.policies.boltzmann_gumbel import BoltzmannGumbel
+from recfb.policies.bootstrap_ucb import BootstrapUCB
 from recfb.policies.epsilon_greedy import EpsilonGreedy
 from recfb.policies.exp3 import Exp3, Exp3IX, Exp3Mixed
 from recfb.policies.explore import enforce_min_prob
+from recfb.policies.fair_exp import FairExp
+from recfb.policies.fair_ftpl import FairFTPL
+from recfb.policies.fair_lp import fair_mixture
 from recfb.policies.falcon import FALCON
 from recfb.policies.feedback_budgets import (
     BlockedExp3,
@@ -19,14 +24,18 @@ from recfb.policies.feedback_budgets import (
     LabelEfficientDartboard,
     ShrinkingDartboard,
 )
+from recfb.policies.gated import Gated
 from recfb.policies.gaussian_thompson import GaussianThompson
 from recfb.policies.greedy import Greedy
+from recfb.policies.hypotheses import Thresholds
 from recfb.policies.igw import IGW
 from recfb.policies.klucb import KLUCB
 from recfb.policies.lazy_leader import LazyLeader
 from recfb.policies.lints import LinTS
 from recfb.policies.linucb import LinUCB
 from recfb.policies.mixture import Mixture
+from recfb.policies.neural_linear import NeuralLinearTS
+from recfb.policies.officer import Officer
 from recfb.policies.oracle import Oracle
 from recfb.policies.ranked import Ranked
 from recfb.policies.regcb import RegCB
@@ -44,6 +53,7 @@ __all__ = [
     "FALCON",
     "IGW",
     "KLUCB",
+    "STAP",
     "UCB",
     "UCB1",
     "Bagging",
@@ -51,6 +61,7 @@ __all__ = [
     "BlockedExp3",
     "BlockedTsallis",
     "BoltzmannGumbel",
+    "BootstrapUCB",
     "BudgetedBandit",
     "Constant",
     "DartboardFlex",
@@ -59,6 +70,9 @@ __all__ = [
     "Exp3",
     "Exp3IX",
     "Exp3Mixed",
+    "FairExp",
+    "FairFTPL",
+    "Gated",
     "GaussianThompson",
     "Greedy",
     "LabelEfficient",
@@ -67,6 +81,8 @@ __all__ = [
     "LinTS",
     "LinUCB",
     "Mixture",
+    "NeuralLinearTS",
+    "Officer",
     "Oracle",
     "Ranked",
     "RegCB",
@@ -74,10 +90,13 @@ __all__ = [
     "Softmax",
     "SquareCB",
     "Switch",
+    "Tasting",
     "Thompson",
+    "Thresholds",
     "TsallisINF",
     "TsallisSwitch",
     "Uniform",
     "auto_for_budget",
     "enforce_min_prob",
+    "fair_mixture",
 ]

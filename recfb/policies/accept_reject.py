@@ -8,13 +8,12 @@ from typing import ClassVar, Self
 import torch
 from torch import Generator, Tensor
 
-from recfb.contracts import Context, Feedback, Policy, Slate, learner_of
+from recfb.beliefs.payoff import check_two_items
+from recfb.contracts import Context, Feedback, Policy, learner_of
 from recfb.data import Log
 from recfb.errors import ConfigError
 from recfb.policies.explore import live_of
 from recfb.policies.hypotheses import Thresholds
-
-REJECT, ACCEPT = 0, 1
 
 
 class AcceptReject(Policy):
@@ -27,11 +26,7 @@ class AcceptReject(Policy):
     learners: int
 
     def bind(self, log: Log) -> Self:
-        if log.n_items != 2:
-            raise ConfigError(
-                f"{type(self).__name__} rejects (item 0) or accepts (item 1), found a world of "
-                f"{log.n_items} items. Try worlds.applicants.Applicants()."
-            )
+        check_two_items(self, log)
         self.learners = log.meta.learners
         return super().bind(log)
 
@@ -62,18 +57,6 @@ def two_sided(accept: Tensor, context: Context) -> Tensor:
         return probs
     both = live.all(1, keepdim=True)  # (B, 1)
     return torch.where(both, probs, live.to(probs))
-
-
-def labels_of(slate: Slate, feedback: Feedback) -> Tensor:
-    """1 or 0 for accepted requests, NaN where the label is not known: (B,) float64.
-
-    >>> rewards = Feedback(torch.tensor([[9.0], [-1.0], [1.0], [torch.nan]]))
-    >>> labels_of(Slate(torch.tensor([[0], [1], [1], [1]])), rewards).tolist()
-    [nan, 0.0, 1.0, nan]
-    """
-    reward = feedback.reward[:, 0]
-    known = (slate.item[:, 0] == ACCEPT) & ~reward.isnan()
-    return (reward > 0).to(torch.float64).where(known, torch.nan)
 
 
 def accept_estimate(label: Tensor, accept: Tensor) -> Tensor:

@@ -8,10 +8,11 @@ from typing import Any, Self
 import torch
 from torch import Generator, Tensor
 
+from recfb.beliefs.payoff import ACCEPT, labels_of
 from recfb.contracts import Belief, Context, Feedback, Slate, learner_of
 from recfb.data import Log
 from recfb.errors import ConfigError
-from recfb.policies.accept_reject import ACCEPT, AcceptReject, labels_of, two_sided
+from recfb.policies.accept_reject import AcceptReject, two_sided
 
 
 class Tastes(AcceptReject):

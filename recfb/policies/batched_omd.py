@@ -74,9 +74,10 @@ class BatchedOMD(Blocked):
 
     when: Tensor  # (G,) int64, the round in which this block asks; -1 is none
     which: Tensor  # (G, 1) int64, the item it asks for
+    step: Tensor  # () float64, the learning rate
+    share: Tensor  # () float64, one over the mean length of a block
     rounds: int
     count: int
-    step: float  # the learning rate
     asks: frozenset[int] | None  # rounds of this block in which a learner asks; None: any may be
 
     def __init__(
@@ -117,7 +118,12 @@ class BatchedOMD(Blocked):
             raise ConfigError(NO_HORIZON.format(who=type(self).__name__, what="blocks"))
         self.rounds = rounds
         self.count = min(rounds, self.block_count(rounds, log.n_items))
-        self.step, self.asks = self.rate(rounds, log.n_items), None
+        self.asks = None
+        for name, value in (
+            ("step", self.rate(rounds, log.n_items)),
+            ("share", self.count / rounds),
+        ):
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float64))
         none = torch.full_like(self.law[:, :1], -1, dtype=torch.int64)  # (G, 1)
         self.register_buffer("when", none[:, 0].clone())
         self.register_buffer("which", none + 1)
@@ -185,9 +191,8 @@ class BatchedOMD(Blocked):
 
     def estimate(self, item: Tensor, span: Span) -> Tensor:
         if self.mode == "bandit_mean":
-            lost = self.lost(span) * (self.count / self.rounds)
-            return importance(lost, item, self.weight, self.n_items)
-        length = (span.stop - span.start) * self.count / self.rounds  # in mean lengths
+            return importance(self.lost(span) * self.share, item, self.weight, self.n_items)
+        length = (span.stop - span.start) * self.share  # of this block, in mean lengths
         if self.mode == "bandit_one":
             return self.batch * (length / self.weight)
         weight = {"flex_one": float(self.n_items), "bernoulli_full": 1 / self.query}

@@ -9,15 +9,14 @@ from typing import Literal, Self
 import torch
 from torch import Generator, Tensor
 
+from recfb.beliefs.payoff import ACCEPT, labels_of
 from recfb.contracts import Context, Feedback, Slate, learner_of, sample_cdf
 from recfb.data import Log
 from recfb.errors import ConfigError
 from recfb.policies.accept_reject import (
-    ACCEPT,
     Fair,
     accept_estimate,
     check_single,
-    labels_of,
     two_sided,
     uniforms,
 )

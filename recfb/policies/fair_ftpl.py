@@ -9,10 +9,11 @@ from typing import Literal, Self
 import torch
 from torch import Generator, Tensor
 
+from recfb.beliefs.payoff import ACCEPT, labels_of
 from recfb.contracts import Context, Feedback, Slate, learner_of
 from recfb.data import Log
 from recfb.errors import ConfigError
-from recfb.policies.accept_reject import Fair, check_single, labels_of, two_sided, uniforms
+from recfb.policies.accept_reject import Fair, check_single, two_sided, uniforms
 from recfb.policies.fair_exp import check_price
 from recfb.policies.hypotheses import Thresholds, separators
 
@@ -171,5 +172,5 @@ class FairFTPL(Fair):
         waited = first_hits(self._say(context, answers, rule) > 0)  # (B,)
         label = labels_of(slate, feedback)
         estimate = ((1 - label) * waited).nan_to_num(nan=0.0)
-        seen = ~((slate.item[:, 0] == 1) & label.isnan())
+        seen = ~((slate.item[:, 0] == ACCEPT) & label.isnan())
         self.cost.add_(self.charge(context, answers, estimate, seen, feedback, self.charged()))

@@ -24,6 +24,7 @@ from recfb.contracts import (
     cat,
 )
 from recfb.data.log import Log
+from recfb.errors import ConfigError
 from recfb.random import stream
 
 FEATURES = torch.rand(12, 3, generator=stream(0, "features"))
@@ -61,7 +62,8 @@ def outcome(thing: Any, log: Log, *, seed: int) -> list[Tensor]:
         context = context_of(log)
         if type(thing).privileged:
             thing.look(torch.rand(len(context), log.n_items, generator=stream(0, "values")))
-        return [thing.probs(context), thing.act(context, stream(seed, "act")).item]
+        probs, slate = closed_form(thing, context), thing.act(context, stream(seed, "act"))
+        return [x for x in (slate.item, slate.probs if probs is None else probs) if x is not None]
     if isinstance(thing, World):
         return trajectory(thing, seed)
     parts = [outcome(part, log, seed=seed) for _, part in thing.parts()]
@@ -72,6 +74,16 @@ def same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
     """Equal to the bit; NaN equals NaN."""
     pairs = zip(a, b, strict=True)
     return all(x.shape == y.shape and torch.allclose(x, y, 0, 0, equal_nan=True) for x, y in pairs)
+
+
+def closed_form(policy: Policy, context: Context) -> Tensor | None:
+    """`probs`, or None of a policy whose probabilities have no closed form."""
+    try:
+        return policy.probs(context)
+    except ConfigError as error:
+        if "closed form" not in str(error):
+            raise
+        return None
 
 
 def rows_of(log: Log) -> Batch:
@@ -138,8 +150,9 @@ def trajectory(world: World[Any], seed: int, rounds: int = 3) -> list[Tensor]:
     state = world.start(stream(seed, "start"), 2 if world.vectorised else 1)
     seen = []
     for t in range(rounds):
-        slate = slate_for(world, state, t)
+        slate, context = slate_for(world, state, t), world.observe(state)
         feedback, truth = world.respond(state, slate, stream(seed, "respond", t))
+        seen += [context.user] if context.available is None else [context.user, context.available]
         seen += [feedback.reward, world.values(state)]
         seen += [x for x in (feedback.delay, feedback.cost, feedback.extra) if x is not None]
         seen += [truth[name].double() for name in sorted(truth)]

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from recfb.beliefs.payoff import labels_of
 from recfb.contracts import Context, Feedback, Slate
 from recfb.data import Log, Meta
 from recfb.errors import ConfigError
-from recfb.policies.accept_reject import Fair, accept_estimate, labels_of, two_sided
+from recfb.policies.accept_reject import Fair, accept_estimate, two_sided
 from recfb.policies.fair_exp import FairExp, fair_rate
 from recfb.policies.fair_ftpl import FairFTPL, first_hits, laplace
 from recfb.policies.fair_lp import fair_mixture
@@ -20,7 +21,6 @@ from recfb.policies.hypotheses import Thresholds, separators
 from recfb.policies.omd import entropy_step
 from recfb.random import stream
 from recfb.simulate import Refit, simulate
-from recfb.testing import checks
 from recfb.worlds.applicants import Applicants
 from recfb.worlds.arms import Arms
 from recfb.worlds.audited import Audited, violations
@@ -365,17 +365,6 @@ def test_what_is_not_available_is_not_done() -> None:
         slate = bound(policy).act(context, stream(0))
         assert slate.item.tolist() == [[0], [1]]
         assert slate.probs.tolist() == [[1.0, 0.0], [0.0, 1.0]]
-
-
-@pytest.mark.parametrize(
-    "name", ["check_distribution", "check_propensity", "check_rows_are_requests"]
-)
-def test_fair_exp_passes_the_checks(name: str) -> None:
-    features = [[0.1, 0.2, 1.0], [0.3, -0.1, 1.0], [-2.0, 0.4, 1.0]]
-    columns = {"item": [0, 1, 1], "reward": [0.0, 1.0, -1.0], "features": features}
-    frame = pl.DataFrame(columns, schema_overrides={"features": pl.Array(pl.Float32, 3)})
-    policy = FairExp(Thresholds(6), horizon=50)
-    checks(policy)[name](policy, Log.of(frame))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from recfb.policies.uniform import Uniform
 from recfb.random import stream
 from recfb.simulate import Refit, simulate
 from recfb.testing import check
-from recfb.worlds.applicants import Applicants, ApplicantsState
+from recfb.worlds.applicants import Applicants, ApplicantsState, Minority
 from recfb.worlds.arms import Arms
 from recfb.worlds.audited import Audited, objections, panel_flags, reported, violations
 from recfb.worlds.wrappers import OneSided
@@ -29,6 +29,7 @@ NOW = Refit(warmup=0)
     [
         Applicants(),
         Applicants([1.0, -1.0], bias=0.5, link="logistic", requests=1, gain=2.0, loss=3.0),
+        Applicants(minority=Minority(0.4, -1.0, 0.5)),
         Audited(Applicants()),
         Audited(OneSided(Applicants()), 3, gamma=1.0, noise=0.2),
         OneSided(Audited(Applicants())),
@@ -78,6 +79,27 @@ def test_with_gain_and_loss_1_regret_counts_mistakes() -> None:
     wrong = torch.where(item[:, 0] == 1, 1 - p, p)
     least = torch.minimum(p, 1 - p)
     assert torch.allclose(truth["best"] - truth["value"][:, 0], wrong - least, atol=1e-12)
+
+
+def test_a_minority_by_hand() -> None:
+    """z = .5 x 2 - .2 = .8 for others; .5 x 2 x .25 + 1 - .2 = 1.05 for members."""
+    world = Applicants([2.0], bias=-0.2, link="logistic", minority=Minority(0.5, 1.0, 0.25))
+    state = ApplicantsState(0, torch.tensor([[0.5, 0.0, 1.0], [0.5, 1.0, 1.0]]))
+    expected = torch.tensor([0.8, 1.05], dtype=torch.float64).sigmoid()
+    assert torch.allclose(world.good(state), expected, atol=1e-7)
+
+
+def test_a_minority_has_its_share_and_a_feature() -> None:
+    world = Applicants([1.0, 0.0], requests=20_000, minority=Minority(0.3))
+    state = world.start(stream(0))
+    member = state.x[:, 2].double()
+    assert float(member.mean()) == pytest.approx(0.3, abs=5 * (0.21 / 20_000) ** 0.5)
+    assert member.unique().tolist() == [0.0, 1.0] and bool((state.x[:, 3] == 1).all())
+    assert world.opening(state, 1, 5).frame.schema["features"].size == 4
+    plain = Applicants([1.0, 0.0], requests=20_000)
+    assert torch.equal(plain.start(stream(0)).x[:, :2], state.x[:, :2])
+    with pytest.raises(ConfigError, match="share in"):
+        Minority(1.5)
 
 
 # ---- auditors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import log as ln
 from typing import Any, Literal, Self
@@ -12,9 +13,34 @@ from torch import Generator, Tensor
 from recfb.contracts import Belief, Component, Context, Feedback, Slate, best_of
 from recfb.data import Log
 from recfb.errors import ConfigError
-from recfb.policies.accept_reject import ACCEPT, labels_of
 
+REJECT, ACCEPT = 0, 1
 Weighting = Literal["none", "ips", "dr"]
+
+
+def check_two_items(who: Component, log: Log) -> None:
+    """Refuse logs of anything but two items.
+
+    Raises:
+        ConfigError: another number of items.
+    """
+    if log.n_items != 2:
+        raise ConfigError(
+            f"{type(who).__name__} rejects (item 0) or accepts (item 1), found a world of "
+            f"{log.n_items} items. Try worlds.Applicants()."
+        )
+
+
+def labels_of(slate: Slate, feedback: Feedback) -> Tensor:
+    """1 or 0 for accepted requests, NaN where the label is not known: (B,) float64.
+
+    >>> rewards = Feedback(torch.tensor([[9.0], [-1.0], [1.0], [torch.nan]]))
+    >>> labels_of(Slate(torch.tensor([[0], [1], [1], [1]])), rewards).tolist()
+    [nan, 0.0, 1.0, nan]
+    """
+    reward = feedback.reward[:, 0]
+    known = (slate.item[:, 0] == ACCEPT) & ~reward.isnan()
+    return (reward > 0).to(torch.float64).where(known, torch.nan)
 
 
 def pseudo_label(label: Tensor, guess: Tensor, accept: Tensor, cap: float) -> Tensor:
@@ -44,7 +70,8 @@ class Payoff(Component):
     `Tasting` and `STAP` accept some of those that it would reject.
 
     Whether an applicant is accepted depends on x alone, so plain training, "none", is consistent if
-    the model is well specified. "ips" weights every accepted row by 1 / e, "dr" regresses on
+    the model is well specified. It is not where an earlier `Officer` also went by a feature that
+    the model is `blind` to. "ips" weights every accepted row by 1 / e, "dr" regresses on
     `pseudo_label`; both need to know e, the probability of accepting, and cap 1 / e.
 
     Args:
@@ -55,10 +82,12 @@ class Payoff(Component):
         cap: the largest 1 / e.
         doubt: how many bad ones of average features were seen before: a pessimistic prior. The
             last feature is the constant 1.
+        blind: features that the model does not see.
 
     Raises:
         ConfigError: a negative doubt, an amount that is not positive, a cap below 1, unknown
-            weights, rows without the propensities that weights need.
+            weights, a feature that does not exist, rows without the propensities that weights need,
+            or not two items.
 
     >>> from recfb.beliefs import Linear
     >>> model = Payoff(Linear(), loss=3.0).bind(Log.empty(1, 2))
@@ -81,6 +110,7 @@ class Payoff(Component):
         weights: Weighting = "none",
         cap: float = 20.0,
         doubt: float = 0.0,
+        blind: Sequence[int] = (),
     ) -> None:
         super().__init__()
         if min(gain, loss) <= 0 or cap < 1 or doubt < 0:
@@ -94,6 +124,7 @@ class Payoff(Component):
         self.gain, self.loss = gain, loss
         self.weights, self.cap = weights, cap
         self.doubt = doubt
+        self.blind = list(blind)
 
     @property
     def vectorised(self) -> bool:
@@ -101,8 +132,13 @@ class Payoff(Component):
         return bool(getattr(self.model, "vectorised", False))
 
     def bind(self, log: Log) -> Self:
+        check_two_items(self, log)
         self.n_items, self.learners = log.n_items, log.meta.learners
         self.features = getattr(log.frame.schema.get("features"), "size", 1)
+        if any(not 0 <= f < self.features for f in self.blind):
+            raise ConfigError(
+                f"requests have {self.features} features here, found blind={self.blind}."
+            )
         return super().bind(log)
 
     def reset(self, generator: Generator) -> None:
@@ -118,9 +154,17 @@ class Payoff(Component):
         bad = torch.zeros(G, 1, dtype=torch.float64, device=device)
         self.model.update(average, yes, Feedback(bad), generator, bad + self.doubt)
 
+    def seen(self, context: Context) -> Context:
+        """The requests as the model sees them, with either decision open."""
+        if not self.blind or context.features is None:
+            return replace(context, candidates=None)
+        x = context.features.clone()
+        x[:, self.blind] = 0.0
+        return replace(context, candidates=None, features=x)
+
     def good(self, context: Context) -> Tensor:
         """m(x): (B,) float64."""
-        found: Tensor = self.model.scores(replace(context, candidates=None))[:, ACCEPT]
+        found: Tensor = self.model.scores(self.seen(context))[:, ACCEPT]
         return found.to(torch.float64)
 
     def _pays(self, context: Context, good: Tensor) -> Tensor:
@@ -143,13 +187,13 @@ class Payoff(Component):
 
     def width(self, context: Context) -> Tensor:
         """Standard deviations of the scores, 0 to reject: (B, 2)."""
-        sd = self.model.width(replace(context, candidates=None))[:, ACCEPT]
+        sd = self.model.width(self.seen(context))[:, ACCEPT]
         both = torch.stack([torch.zeros_like(sd), (self.gain + self.loss) * sd], 1)
         return both if context.candidates is None else both.gather(1, context.candidates)
 
     def sample(self, context: Context, generator: Generator) -> Tensor:
         """Scores of a draw of the belief: (B, 2)."""
-        drawn = self.model.sample(replace(context, candidates=None), generator)[:, ACCEPT]
+        drawn = self.model.sample(self.seen(context), generator)[:, ACCEPT]
         return self._pays(context, drawn)
 
     def p_best(self, context: Context, live: Tensor | None = None) -> Tensor | None:
@@ -157,7 +201,7 @@ class Payoff(Component):
         logits = getattr(self.model, "logits", None)
         if logits is None:
             return None
-        mean, sd = (x[:, ACCEPT] for x in logits(context))
+        mean, sd = (x[:, ACCEPT] for x in logits(self.seen(context)))
         over = mean - ln(self.loss / self.gain)
         certain = (over > 0).to(over)
         accept = torch.where(
@@ -171,17 +215,17 @@ class Payoff(Component):
     ) -> None:
         """Learn the labels of accepted requests."""
         label = labels_of(slate, feedback)
-        yes = Slate(torch.full_like(slate.item[:, :1], ACCEPT))
+        yes, seen = Slate(torch.full_like(slate.item[:, :1], ACCEPT)), self.seen(context)
         if self.weights == "none":
-            self.model.update(context, yes, Feedback(label[:, None]), generator)
+            self.model.update(seen, yes, Feedback(label[:, None]), generator)
             return
         accept = self._accepted(slate)  # (B,)
         if self.weights == "dr":
             label = pseudo_label(label, self.good(context), accept, self.cap)
-            self.model.update(context, yes, Feedback(label[:, None]), generator)
+            self.model.update(seen, yes, Feedback(label[:, None]), generator)
             return
         weight = (1 / accept).clamp(max=self.cap)[:, None]  # (B, 1)
-        self.model.update(context, yes, Feedback(label[:, None]), generator, weight)
+        self.model.update(seen, yes, Feedback(label[:, None]), generator, weight)
 
     def _accepted(self, slate: Slate) -> Tensor:
         """e of every row; that of rejected ones is not used: (B,)."""
