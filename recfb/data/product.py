@@ -49,6 +49,19 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def refuse_existing(*paths: Path) -> None:
+    """Nothing is written over.
+
+    Raises:
+        PrepareError: one of them exists.
+    """
+    for path in paths:
+        if path.exists():
+            raise PrepareError(
+                f"{path} exists already. Choose another name or remove it: rm -r {path}"
+            )
+
+
 @contextmanager
 def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     """A temporary folder beside `path`, given checksums and renamed to `path` when the block ends
@@ -57,10 +70,8 @@ def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     An existing folder is refused, or with `replace` swapped for the new one at the end.
     """
     target = Path(path)
-    if target.exists() and not replace:
-        raise PrepareError(
-            f"{target} exists already. Choose another name or remove it: rm -r {target}"
-        )
+    if not replace:
+        refuse_existing(target)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     try:

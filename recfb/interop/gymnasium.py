@@ -23,7 +23,7 @@ from torch import Generator, Tensor
 from recfb.contracts import Context, Feedback, Slate, World, cat
 from recfb.errors import ConfigError, SupportError
 from recfb.random import derive, stream
-from recfb.simulate.delays import Parcel, deliver, pack
+from recfb.simulate.delays import Parcel, deliver, post
 
 Seen = dict[str, np.ndarray]
 
@@ -104,7 +104,7 @@ class Rounds:
     def _known(self, slate: Slate, feedback: Feedback) -> Tensor:
         cost = torch.zeros(len(slate)) if feedback.cost is None else feedback.cost
         if feedback.delay is not None or self.waiting is not None:
-            new = pack(self.seen, slate, feedback, self.time, self.replications)
+            new = post(self.seen, slate, feedback, self.time, self.replications)
             self.waiting = new if self.waiting is None else cat([self.waiting, new])
             due, self.waiting = deliver(self.waiting, self.time)
             known = torch.zeros(self.replications, dtype=torch.float64)

@@ -22,7 +22,7 @@ class Parcel(Record):
     feedback: Feedback
 
 
-def pack(context: Context, slate: Slate, feedback: Feedback, time: int, learners: int) -> Parcel:
+def post(context: Context, slate: Slate, feedback: Feedback, time: int, learners: int) -> Parcel:
     """A round's rows, each with its own time and learner; without delays they are due at once."""
     rows = len(context)
     whole = replace(
@@ -33,6 +33,11 @@ def pack(context: Context, slate: Slate, feedback: Feedback, time: int, learners
     )
     delay = torch.zeros_like(slate.item) if feedback.delay is None else feedback.delay
     return Parcel(delay + time, whole, _plain(slate), replace(feedback, delay=delay))
+
+
+_ROW = torch.zeros(0, dtype=torch.int64)
+EMPTY = Parcel(_ROW, Context(_ROW), Slate(_ROW), Feedback(_ROW))
+"""Nothing on its way."""
 
 
 def deliver(waiting: Parcel, time: int) -> tuple[Parcel, Parcel]:

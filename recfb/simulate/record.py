@@ -15,6 +15,7 @@ from torch import Tensor
 from recfb.contracts import Context, Feedback, Slate, Truth, learner_of
 
 CHUNK_ROWS = 1 << 18
+KEPT_ROWS = 1 << 14
 CHUNK_ROUNDS = 512
 ROW_GROUP = 131_072
 SERIAL = 1 << 40
@@ -36,9 +37,9 @@ class Entry:
 class Recorder:
     """Collects the rounds of one replication, or of all learners of a vectorised run.
 
-    Rounds become frames once 2^18 rows or 512 rounds have come together, and Parquet parts of at
-    least 2^18 rows where folders for log and truth are given; then frames in memory are dropped
-    unless `hold`. With neither, rounds are forgotten at once.
+    Rounds become frames once 2^18 rows or 512 rounds have come together, and, between rounds,
+    Parquet parts where folders for log and truth are given (`due`); then frames in memory are
+    dropped unless `hold`. With neither, rounds are forgotten at once.
     """
 
     def __init__(
@@ -60,7 +61,8 @@ class Recorder:
         self._waiting = 0
         self._frames: tuple[list[pl.DataFrame], list[pl.DataFrame]] = ([], [])
         self._unwritten: tuple[list[pl.DataFrame], list[pl.DataFrame]] = ([], [])
-        self._parts = 0
+        self.parts = 0
+        self._written = 0
 
     def add(self, entry: Entry) -> None:
         """Keep one round."""
@@ -85,14 +87,16 @@ class Recorder:
         if self.folders is not None:
             for place, frame in zip(self._unwritten, made, strict=True):
                 place.append(frame)
-            if sum(frame.height for frame in self._unwritten[0]) >= CHUNK_ROWS:
-                self._write()
+
+    def due(self, trains: bool) -> bool:
+        """Whether a part is to be written before this round: 2^18 rows have come together, or 2^14
+        where the round begins with a training, from which a run can go on."""
+        waiting = self.rows + self._waiting - self._written
+        return self.folders is not None and waiting >= (KEPT_ROWS if trains else CHUNK_ROWS)
 
     def close(self) -> None:
         """Flush, and write the last part."""
-        self.flush()
-        if self._unwritten[0]:
-            self._write()
+        self.write()
 
     def frames(self) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Log and truth so far, as far as they are held in memory."""
@@ -110,12 +114,27 @@ class Recorder:
             self._frames[0].append(log)
             self._frames[1].append(truth)
 
-    def _write(self) -> None:
-        name = f"part-{self.replication:05d}-{self._parts:05d}.parquet"
+    def go_on(self, serial: int, rows: int, parts: int) -> None:
+        """Go on after parts that are written already."""
+        self.serial, self.rows, self.parts, self._written = serial, rows, parts, rows
+        if self.hold and self.folders is not None and parts:
+            names = [self._name(part) for part in range(parts)]
+            log, truth = (pl.read_parquet([f / name for name in names]) for f in self.folders)
+            self.preload(log, truth)
+
+    def write(self) -> None:
+        """Write what is not yet written, if there are folders, as the next part."""
+        self.flush()
+        if not self._unwritten[0]:
+            return
         for folder, place in zip(self.folders or (), self._unwritten, strict=True):
-            pl.concat(place, how="diagonal").write_parquet(folder / name, row_group_size=ROW_GROUP)
+            frame = pl.concat(place, how="diagonal")
+            frame.write_parquet(folder / self._name(self.parts), row_group_size=ROW_GROUP)
             place.clear()
-        self._parts += 1
+        self.parts, self._written = self.parts + 1, self.rows
+
+    def _name(self, part: int) -> str:
+        return f"part-{self.replication:05d}-{part:05d}.parquet"
 
 
 def to_frames(

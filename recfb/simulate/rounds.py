@@ -23,14 +23,16 @@ from recfb.contracts import (
     World,
     cat,
     describe,
+    trained,
 )
 from recfb.data import Log
 from recfb.errors import SupportError
 from recfb.policies import Uniform
 from recfb.random import derive, splitmix64, stream
-from recfb.simulate.delays import Parcel, deliver, pack
+from recfb.simulate.delays import EMPTY, Parcel, deliver, post
 from recfb.simulate.record import Entry, Recorder
 from recfb.simulate.refit import Refit, trainer
+from recfb.simulate.saved import Unsaved, load, load_policy, pack, policy_state, save, unpack
 
 STREAMS = ("respond", "step", "act", "update")
 
@@ -89,8 +91,8 @@ class Played:
 def play(plan: Plan) -> Played:
     """Play all rounds of a plan."""
     loop = Loop(plan)
-    start = loop.time
-    for _ in range(plan.rounds):
+    start = 0 if plan.state is None else plan.state.time
+    while loop.time < start + plan.rounds:
         loop.round()
     return loop.finish(start)
 
@@ -109,6 +111,7 @@ class Loop:
         self.probes: list[Mapping[str, Tensor]] = []
         if plan.state is None:
             self._start()
+            self._go_on()
         else:
             self._resume(plan.state)
         self.learns = self.policy.retrained
@@ -155,7 +158,11 @@ class Loop:
 
     def round(self) -> None:
         """One round, in the order that truth and log rely on."""
-        self._refit()
+        trains = self._trains()
+        if self.recorder.due(trains):
+            self._keep(trains)
+        if trains:
+            self._refit()
         with torch.no_grad():
             context = self.world.observe(self.state)
             slate = self._act(context)
@@ -167,10 +174,13 @@ class Loop:
             self.state = self.world.step(self.state, slate, truth, self._stream("step"))
         self.time += 1
 
+    def _trains(self) -> bool:
+        """Whether this round begins with a training."""
+        late = not self.fitted and self.time >= self.plan.refit.uniform
+        return self.learns and (late or self.plan.refit.due(self.time))
+
     def _refit(self) -> None:
-        plan, late = self.plan, not self.fitted and self.time >= self.plan.refit.uniform
-        if not self.learns or not (late or plan.refit.due(self.time)):
-            return
+        plan = self.plan
         seen = self.recorder.frames()[0]
         view = plan.refit.view(seen, self.time) if seen.height else seen
         known = self.opening.frame
@@ -186,6 +196,41 @@ class Loop:
         )
         self.generation, self.fitted = self.generation + 1, True
 
+    def _keep(self, trains: bool) -> None:
+        """Write the rows so far, and where the run stands, if it can go on from there: what probes
+        saw is not kept, and a policy is either plain data or about to be trained from scratch."""
+        self.recorder.write()
+        if self.plan.probes or self.plan.state is not None:
+            return
+        anew = trains and not (self.plan.refit.warm and self.fitted) and forgets(self.policy)
+        try:
+            policy = None if anew else policy_state(self.policy)
+        except Unsaved:
+            return
+        kept = {"world": pack(self.state), "waiting": pack(self.waiting), "policy": policy}
+        numbers = {"time": self.time, "generation": self.generation, "fitted": self.fitted}
+        recorder = self.recorder
+        counts = {"serial": recorder.serial, "rows": recorder.rows, "parts": recorder.parts}
+        save(self._place(), {**kept, **numbers, "counts": counts})
+
+    def _go_on(self) -> None:
+        """From where the same run was interrupted, if it was."""
+        kept = None if self.plan.folders is None else load(self._place(), self.plan.device)
+        if kept is None:
+            return
+        self.state = unpack(self.state, kept["world"])
+        self.waiting = unpack(EMPTY, kept["waiting"])
+        if kept["policy"] is not None:
+            load_policy(self.policy, kept["policy"])
+        self.time, self.generation = kept["time"], kept["generation"]
+        self.fitted = kept["fitted"]
+        self.recorder.go_on(**kept["counts"])
+
+    def _place(self) -> Path:
+        """The file of where this replication stands, beside the folders of its rows."""
+        folders = self.plan.folders or (Path(),)
+        return folders[0].parent / f"state-{self.plan.replication:05d}.pt"
+
     def _act(self, context: Context) -> Slate:
         k, generator = self.plan.slate, self._stream("act")
         if self.time < self.plan.refit.uniform:
@@ -200,7 +245,7 @@ class Loop:
         if feedback.delay is None and self.waiting is None:
             self.policy.update(context, slate, feedback, self._stream("update"))
             return
-        new = pack(context, slate, feedback, self.time, self.plan.learners)
+        new = post(context, slate, feedback, self.time, self.plan.learners)
         self.waiting = new if self.waiting is None else cat([self.waiting, new])
         due, self.waiting = deliver(self.waiting, self.time)
         if len(due):
@@ -227,6 +272,13 @@ class Loop:
             self.opening, self.plan.replication, self.plan.learners, start, log, truth,
             self.probes, state, self.recorder.rows,
         )  # fmt: skip
+
+
+def forgets(policy: Policy) -> bool:
+    """Whether a training from scratch makes the policy what it is: a model that `fit` trains, and
+    nothing else that learns."""
+    model = getattr(policy, "model", None)
+    return type(policy).refit is Policy.refit and trained(model) and not hasattr(model, "refit")
 
 
 def check_slate(slate: Slate, rows: int, k: int, n_items: int, who: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -15,11 +15,12 @@ import torch
 
 from recfb.contracts import Policy, Probe, World
 from recfb.data import Log, Meta
-from recfb.data.product import atomic_folder
+from recfb.data.product import atomic_folder, refuse_existing
 from recfb.errors import ConfigError, nearest
 from recfb.metrics.loops import METRICS
 from recfb.simulate.refit import Refit
 from recfb.simulate.rounds import Plan, Played, Snapshot, play
+from recfb.simulate.saved import settings, unfinished
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ def simulate(
             it goes on with what that one had learned; another begins with its prior, and is
             trained on the log so far.
         keep: "metrics" drops log and truth at the end.
-        out: a folder for the Parquet parts of log and truth, as `out/log` and `out/truth`.
+        out: a folder for the Parquet parts of log and truth, as `out/log` and `out/truth`. If the
+            process is killed, the same call goes on from the last part it wrote.
         device: where to compute.
         executor: runs replications that cannot run side by side.
 
@@ -106,7 +108,11 @@ def simulate(
     loops, learners = (1, replications) if together else (replications, 1)
     before = _before(state, loops, policy, bool(metrics))
     hold = (out is None and keep == "log") or bool(metrics) or policy.retrained
-    with _folders(out) as folders:
+    run = settings(
+        world=world, policy=policy, rounds=rounds, slate=slate, replications=replications,
+        refit=refit, seed=seed, device=device,
+    ) if out is not None else {}  # fmt: skip
+    with _folders(out, run) as folders:
         plans = [
             Plan(world, policy, rounds, slate, learners, r, refit, probes, seed, device, before[r],
                  hold, folders)
@@ -162,13 +168,20 @@ def _before(
 
 
 @contextmanager
-def _folders(out: str | Path | None) -> Iterator[tuple[Path, Path] | None]:
-    """Temporary folders for the parts of log and truth, in place once the run is whole."""
+def _folders(
+    out: str | Path | None, run: Mapping[str, Any]
+) -> Iterator[tuple[Path, Path] | None]:
+    """Folders for the parts of log and truth on their way, in place once the run is whole."""
     if out is None:
         yield None
         return
-    with atomic_folder(Path(out) / "truth") as truth, atomic_folder(Path(out) / "log") as log:
-        yield log, truth
+    refuse_existing(Path(out) / "truth", Path(out) / "log")
+    with unfinished(Path(out), run) as folder:
+        yield folder / "log", folder / "truth"
+        for kind in ("truth", "log"):
+            with atomic_folder(Path(out) / kind) as place:
+                for file in (folder / kind).iterdir():
+                    file.replace(place / file.name)
 
 
 def _write_shape(folder: Path, opening: Log, meta: Meta, rows: int) -> None:

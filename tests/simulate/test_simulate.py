@@ -479,7 +479,7 @@ def test_out_streams_the_same_log_and_truth(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = loop(replications=2)
-    monkeypatch.setattr(record, "CHUNK_ROWS", 3000)
+    monkeypatch.setattr(record, "KEPT_ROWS", 3000)
     run = loop(replications=2, out=tmp_path / "run", metrics=["gini"])
     assert len(sorted((tmp_path / "run" / "log").glob("part-*.parquet"))) == 6
     assert run.log.frame.equals(kept.log.frame)
