@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import log as ln
 from math import sqrt
 from typing import Self
@@ -172,10 +171,10 @@ class BatchedOMD(Blocked):
             return slate
         now = (by_row(context, self.when) == context.time)[:, None]  # (B, 1)
         if self.mode in ("full_one", "bernoulli_full"):
-            return replace(slate, observe=now.expand(-1, self.n_items))
+            return asking(slate, now.expand(-1, self.n_items))
         item = by_row(context, self.which) if self.mode == "flex_one" else slate.item
         none = torch.zeros(len(now), self.n_items, dtype=torch.bool, device=now.device)
-        return replace(slate, observe=none.scatter_(1, item, now.expand_as(item)))
+        return asking(slate, none.scatter_(1, item, now.expand_as(item)))
 
     def _silent(self, time: int | Tensor) -> bool:
         """Whether no learner asks in this round."""
@@ -210,6 +209,13 @@ class BatchedOMD(Blocked):
         if self.coupling == "dartboard_shifted":
             estimate = estimate - estimate.amin(1, keepdim=True)
         return couple_dartboard(p_next, item, estimate, self.step)
+
+
+def asking(slate: Slate, observe: Tensor) -> Slate:
+    """The slate, and which outcomes are asked for."""
+    return Slate(
+        slate.item, slate.propensity, slate.p_prefix, slate.p_display, slate.probs, observe
+    )
 
 
 def check_coupling(mode: Mode, coupling: Coupling) -> None:

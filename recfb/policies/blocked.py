@@ -36,8 +36,11 @@ class Blocked(Drawn):
     p: Tensor  # (G, n_items) float64, the law of this block's item, the past items left out
     weight: Tensor  # (G, 1) float64, the propensity of this block's item when it was drawn
 
+    _inside: Slate | None  # what is shown in the rest of this block; None: not known yet
+
     def bind(self, log: Log) -> Self:
         super().bind(log)
+        self._inside = None
         for name in ("loss", "batch"):
             self.register_buffer(name, torch.zeros_like(self.law))
         self.register_buffer("earned", torch.zeros_like(self.law[:, :1]))
@@ -51,6 +54,7 @@ class Blocked(Drawn):
             total.zero_()
         self.p.copy_(self.law)
         self.weight.fill_(1.0)
+        self._inside = None
         self.plan(self.span(0), generator)
 
     @abstractmethod
@@ -83,9 +87,11 @@ class Blocked(Drawn):
     def act(self, context: Context, generator: Generator, *, k: int = 1) -> Slate:
         time, whole = context.time, context.available is None and context.candidates is None
         if k == 1 and whole and isinstance(time, int) and self.span(time).start < time:
-            law = self.probs(context)  # (B, n_items), certain inside a block
-            p, item = law.max(1, keepdim=True)  # (B, 1)
-            return Slate(item, propensity=p, p_prefix=p, p_display=p, probs=law)
+            if self._inside is None or len(self._inside) != len(context):
+                law = self.probs(context)  # (B, n_items), certain inside a block
+                p, item = law.max(1, keepdim=True)  # (B, 1)
+                self._inside = Slate(item, propensity=p, p_prefix=p, p_display=p, probs=law)
+            return self._inside
         return super().act(context, generator, k=k)
 
     def update(
@@ -97,6 +103,7 @@ class Blocked(Drawn):
         if time == span.start:
             self.weight.copy_(propensity_of(slate, self.p))
             self.law.zero_().scatter_(1, item, 1.0)
+            self._inside = None
         self.collect(slate, feedback, span)
         if time + 1 == span.stop:
             estimate = self.estimate(item, span)

@@ -76,7 +76,8 @@ def unpack(like: Any, data: Any) -> Any:
 
 
 def policy_state(policy: Policy) -> dict[str, Any]:
-    """All tensors of a policy and of what is inside it, and its numbers and texts.
+    """All tensors of a policy and of what is inside it, and its numbers and texts. What begins
+    with an underscore is left out: it can be made again.
 
     Raises:
         Unsaved: it holds something else that its constructor was not given.
@@ -87,9 +88,10 @@ def policy_state(policy: Policy) -> dict[str, Any]:
         given = _given(module)
         plain = {}
         for name, value in vars(module).items():
-            if name in BUILT_IN or name in given or isinstance(value, nn.Module):
+            if name.startswith("_") or name in given or isinstance(value, nn.Module):
                 continue
-            plain[name] = pack(value)
+            if name not in BUILT_IN:
+                plain[name] = pack(value)
         found[path] = {"tensors": {name: x.detach() for name, x in own}, "plain": plain}
     return found
 

@@ -166,13 +166,15 @@ class Budgeted(Counting):
         if limit is None:
             return wish, price
         fits = spent + price <= limit  # (B,)
-        if self.strict and not bool(fits.all()):
+        if not self.strict:
+            return wish & fits[:, None], price * fits
+        if not bool(fits.all()):
             row = int((~fits).nonzero()[0])
             raise ConfigError(
                 f"request {row} asks for {int(price[row])} outcomes with {limit - int(spent[row])} "
                 f"of {limit} left. Ask for fewer, or play with strict=False."
             )
-        return wish & fits[:, None], price * fits
+        return wish, price
 
     def step(self, state: Beside, slate: Slate, truth: Truth, generator: Generator) -> Beside:
         inside = self.world.step(state.world, slate, truth, generator)

@@ -51,22 +51,27 @@ class Job:
 
 
 class Totals:
-    """A probe that sums over the rounds, so that no log has to be kept."""
+    """A probe that sums over the rounds, 256 at a time, so that no log has to be kept."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
+        self.kept: list[Mapping[str, Tensor]] = []
 
     def __call__(self, round: Round) -> Mapping[str, Tensor]:
-        truth = round.truth
-        parts = {
-            "regret": truth["best"] - truth["value"][:, 0],
-            "switches": truth["switch"],
-            "observations": truth["used"],
-        }
-        for name, value in parts.items():
-            before = self.sums.get(name)
-            self.sums[name] = value.double() if before is None else before.add_(value)
+        self.kept.append(round.truth)
+        if len(self.kept) == 256:
+            self.add()
         return {}
+
+    def add(self) -> None:
+        """Sum what was kept."""
+        names = {"regret": "best", "switches": "switch", "observations": "used"}
+        for name, column in names.items() if self.kept else ():
+            total = torch.stack([truth[column] for truth in self.kept]).sum(0).double()
+            if name == "regret":
+                total -= torch.stack([truth["value"] for truth in self.kept]).sum(0)[:, 0]
+            self.sums[name] = self.sums.get(name, 0) + total
+        self.kept.clear()
 
 
 def play(job: Job) -> pl.DataFrame:
@@ -75,6 +80,7 @@ def play(job: Job) -> pl.DataFrame:
     totals, rows = Totals(), len(job.instances) * job.replications
     options: dict[str, Any] = {"refit": Refit(warmup=0), "probes": [totals], "keep": "metrics"}
     simulate(job.world, job.policy, rounds=job.rounds, replications=rows, **options)
+    totals.add()
     each = {k: v.view(job.replications, -1) for k, v in totals.sums.items()}  # (R, instances)
     found: dict[str, Any] = {name: value.mean(0).tolist() for name, value in each.items()}
     found["se"] = (each["regret"].std(0) / job.replications**0.5).tolist()
