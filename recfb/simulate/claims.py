@@ -205,19 +205,29 @@ class Simulator(Described):
         )
 
     def check(self, seeds: int | None = None) -> pl.DataFrame:
-        """Play every policy of the claims under every seed, and compare.
+        """Play every policy of the claims under every seed, and compare (`judge`)."""
+        wanted = dict.fromkeys(name for claim in self.expect for name in claim.policies)
+        return self.judge(self.measured(list(wanted), seeds=seeds))
+
+    def measured(self, policies: Sequence[str] = (), *, seeds: int | None = None) -> pl.DataFrame:
+        """The metrics of policies, by default all, under seeds from 0: one row a seed, policy,
+        replication and round."""
+        return pl.concat([
+            self._table(name, seed).select(pl.lit(seed).alias("seed"), pl.all())
+            for seed in range(seeds or self.seeds)
+            for name in policies or self.policies
+        ])  # fmt: skip
+
+    def judge(self, table: pl.DataFrame) -> pl.DataFrame:
+        """What `measured` gave, against the claims.
 
         Returns one row a claim: `claim`, `holds`, the `least`, `mean` and `most` over the seeds,
         and how many `seeds`.
         """
-        wanted = list(dict.fromkeys(name for claim in self.expect for name in claim.policies))
-        tables = [
-            pl.concat([self._table(name, seed) for name in wanted])
-            for seed in range(seeds or self.seeds)
-        ]
+        each = table.partition_by("seed", maintain_order=True)
         rows = []
         for claim in self.expect:
-            values = [claim.value(table) for table in tables]
+            values = [claim.value(one) for one in each]
             rows.append({
                 "claim": repr(claim),
                 "holds": claim.holds(values),

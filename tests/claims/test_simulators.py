@@ -19,16 +19,9 @@ RESULTS = Path(__file__).parents[2] / "docs" / "results"
 @pytest.mark.parametrize("name", list(pages("simulators")))
 def test_a_simulator_keeps_its_claims(name: str, page: Callable[..., None]) -> None:
     loop = recfb.simulator(name)
-    table = loop.check()
-    runs = [
-        loop.run(policy, seed=seed).metrics.with_columns(replication=pl.lit(seed))
-        for policy in loop.policies
-        for seed in range(loop.seeds)
-    ]
-    metrics = pl.concat(runs)
-    shown = [
-        metric for metric in metrics.columns if metric not in ("policy", "replication", "round")
-    ]
+    metrics = loop.measured()
+    table = loop.judge(metrics)
+    shown = metrics.columns[4:]
     plots.write(plots.by_round(metrics, shown[:4], loop.summary), RESULTS / f"{name}.png")
     last = metrics.filter(pl.col("round") == pl.col("round").max())
     means = last.group_by("policy", maintain_order=True).agg(pl.col(shown).mean())

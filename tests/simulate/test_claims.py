@@ -160,3 +160,12 @@ def test_a_sweep_of_what_is_not_there_is_refused() -> None:
 def test_rows_are_known_before_the_run() -> None:
     loop = swept()
     assert loop.rows() == len(loop.run("ucb").log) == 60
+
+
+def test_measured_and_judged_is_checked() -> None:
+    loop = recfb.simulator("two_arms")
+    loop.rounds = 40
+    table = loop.measured(seeds=2)
+    assert table.columns[:4] == ["seed", "policy", "replication", "round"]
+    assert table["seed"].unique().to_list() == [0, 1]
+    assert loop.judge(table).equals(loop.check())
