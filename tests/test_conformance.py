@@ -111,6 +111,7 @@ def made() -> dict[str, Callable[[], Any]]:
         "Once": lambda: worlds.Once(worlds.Tastes(7, 6)),
         "RankedChoice": lambda: worlds.RankedChoice(power=3.0),
         "Shock": lambda: worlds.Shock(at=[0]),
+        "Traced": lambda: worlds.Traced(worlds.Tastes(7, 6)),
         "Threshold": lambda: worlds.Threshold(clicks=2, window=1, rounds=1),
         "TrustBias": lambda: worlds.TrustBias(worlds.PBM(), plus=[0.9, 0.8]),
         "Gaussian": lambda: worlds.Gaussian(minority=0.5, shift=1.0, topics=2),

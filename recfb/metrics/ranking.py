@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recfb.errors import ConfigError, nearest
-from recfb.metrics.loops import concentration
+from recfb.metrics.concentration import concentration
 from recfb.random import mix64
 
 

@@ -30,6 +30,7 @@ from recfb.worlds.populations import Dirichlet, Factors, Interests, LongTail
 from recfb.worlds.replay import Replay, replayed
 from recfb.worlds.switching import Budgeted, SwitchingCost
 from recfb.worlds.tastes import Tastes
+from recfb.worlds.traced import Traced
 from recfb.worlds.walk import MultiScaleWalk
 from recfb.worlds.wrappers import Delayed, OneSided, Wrapper
 
@@ -82,6 +83,7 @@ __all__ = [
     "SwitchingCost",
     "Tastes",
     "Threshold",
+    "Traced",
     "TrustBias",
     "Visit",
     "Wrapper",

@@ -41,7 +41,8 @@ class Tastes(World[TastesState]):
     A click model turns the relevance of the slate into clicks. After them a drift moves tastes, and
     boredom lowers the utility of what a user has had too much of. Populations whose products are
     probabilities, as `Dirichlet`, have no sigmoid. The truth holds `reward`, `relevance`,
-    `examined`, `p_examine` and `value` = P(click), all of the state that produced the clicks.
+    `home_relevance` (under the tastes before round 0), `group`, `topic`, `examined`, `p_examine`
+    and `value` = P(click), all of the state that produced the clicks.
 
     Args:
         n_users: users; each is one request a round.
@@ -140,22 +141,33 @@ class Tastes(World[TastesState]):
     def respond(
         self, state: TastesState, slate: Slate, generator: Generator
     ) -> tuple[Feedback, Truth]:
-        shown = state.content[slate.item]  # (U, K, d)
-        utility = (shown @ state.taste[:, :, None]).squeeze(2)  # (U, K)
-        utility = utility + state.quality[slate.item] + state.offset
-        if self.boredom is not None:
-            effect = self.boredom.effect(state.memory)  # (U, C)
-            utility = utility + effect.gather(1, state.topic[slate.item])
-        relevance = utility if self.population.probabilities else utility.sigmoid()
+        relevance = self._shown(state, state.taste, slate)  # (U, K)
         click, examined, p_examine = self.clicks.sample(relevance, generator)
         truth = {
             "reward": click,
             "relevance": relevance,
+            "home_relevance": self._home(state, slate, relevance),
+            "group": state.group,
+            "topic": state.topic[slate.item],
             "examined": examined,
             "p_examine": p_examine,
             "value": self.clicks.marginal(relevance),
         }
         return Feedback(click), truth
+
+    def _shown(self, state: TastesState, taste: Tensor, slate: Slate) -> Tensor:
+        """P(click | examined) of what is shown to users of these tastes: (U, d) -> (U, K)."""
+        shown = state.content[slate.item]  # (U, K, d)
+        utility = (shown @ taste[:, :, None]).squeeze(2)  # (U, K)
+        utility = utility + state.quality[slate.item] + state.offset
+        if self.boredom is not None:
+            effect = self.boredom.effect(state.memory)  # (U, C)
+            utility = utility + effect.gather(1, state.topic[slate.item])
+        return utility if self.population.probabilities else utility.sigmoid()
+
+    def _home(self, state: TastesState, slate: Slate, relevance: Tensor) -> Tensor:
+        """The relevance if tastes had never moved: (U, K)."""
+        return relevance if self.drift is None else self._shown(state, state.home, slate)
 
     def step(
         self, state: TastesState, slate: Slate, truth: Truth, generator: Generator

@@ -114,7 +114,8 @@ def test_the_log_of_a_run_is_a_legal_log() -> None:
     key = ["slate", "position", "replication"]
     assert run.truth.select(key).equals(run.log.frame.select(key))
     assert run.truth.columns == [
-        "position", "slate", "replication", "reward", "relevance", "examined", "p_examine", "value",
+        "position", "slate", "replication", "reward", "relevance", "home_relevance", "group",
+        "topic", "examined", "p_examine", "value",
     ]  # fmt: skip
     assert not set(run.truth.columns[4:]) & set(run.log.columns)
     assert run.log.frame["generation"].unique(maintain_order=True).to_list() == [0, 1, 2, 3, 4]
