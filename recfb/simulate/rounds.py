@@ -22,14 +22,14 @@ from recfb.contracts import (
     Truth,
     World,
     cat,
+    check_probs,
     describe,
-    trained,
 )
 from recfb.data import Log
-from recfb.errors import SupportError
 from recfb.policies import Uniform
 from recfb.random import derive, splitmix64, stream
 from recfb.simulate.delays import EMPTY, Parcel, deliver, post
+from recfb.simulate.doors import check_model, check_slate, forgets
 from recfb.simulate.record import Entry, Recorder
 from recfb.simulate.refit import Refit, trainer
 from recfb.simulate.saved import Unsaved, load, load_policy, pack, policy_state, save, unpack
@@ -115,6 +115,7 @@ class Loop:
         else:
             self._resume(plan.state)
         self.learns = self.policy.retrained
+        self.fresh = True  # what the policy says is checked at the start and after every training
         self.uniform = Uniform().bind(self.opening)
 
     def _start(self) -> None:
@@ -194,7 +195,7 @@ class Loop:
             self.opening.with_frame(rows),
             trainer(derive(self.seed, "fit", self.time), warm, plan.device),
         )
-        self.generation, self.fitted = self.generation + 1, True
+        self.generation, self.fitted, self.fresh = self.generation + 1, True, True
 
     def _keep(self, trains: bool) -> None:
         """Write the rows so far, and where the run stands, if it can go on from there: what probes
@@ -237,8 +238,14 @@ class Loop:
             return self.uniform.act(context, generator, k=k)
         if self.policy.privileged:
             self.policy.look(self.world.values(self.state))
+        if self.fresh:
+            check_model(self.policy, context)
         slate = self.policy.act(context, generator, k=k)
-        check_slate(slate, len(context), k, self.world.n_items, type(self.policy).__name__)
+        who = type(self.policy).__name__
+        check_slate(slate, len(context), k, self.world.n_items, who)
+        if self.fresh and slate.probs is not None:
+            check_probs(slate.probs, len(context), self.world.n_items, who)
+        self.fresh = False
         return slate
 
     def _update(self, context: Context, slate: Slate, feedback: Feedback) -> None:
@@ -272,29 +279,3 @@ class Loop:
             self.opening, self.plan.replication, self.plan.learners, start, log, truth,
             self.probes, state, self.recorder.rows,
         )  # fmt: skip
-
-
-def forgets(policy: Policy) -> bool:
-    """Whether a training from scratch makes the policy what it is: a model that `fit` trains, and
-    nothing else that learns."""
-    model = getattr(policy, "model", None)
-    return type(policy).refit is Policy.refit and trained(model) and not hasattr(model, "refit")
-
-
-def check_slate(slate: Slate, rows: int, k: int, n_items: int, who: str) -> None:
-    """The door for what a policy shows: refuse slates of another shape and items that do not
-    exist."""
-    item = slate.item
-    if item.shape != (rows, k) or item.dtype != torch.int64:
-        raise SupportError(
-            f"{who}.act returned items of shape {tuple(item.shape)} and type {item.dtype}; "
-            f"expected {(rows, k)} int64."
-        )
-    if not rows:
-        return
-    least, most = item.aminmax()
-    low, high = int(least), int(most)
-    if low < 0 or high >= n_items:
-        raise SupportError(
-            f"{who}.act returned item {low if low < 0 else high}; items are 0..{n_items - 1}."
-        )

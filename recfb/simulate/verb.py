@@ -168,9 +168,7 @@ def _before(
 
 
 @contextmanager
-def _folders(
-    out: str | Path | None, run: Mapping[str, Any]
-) -> Iterator[tuple[Path, Path] | None]:
+def _folders(out: str | Path | None, run: Mapping[str, Any]) -> Iterator[tuple[Path, Path] | None]:
     """Folders for the parts of log and truth on their way, in place once the run is whole."""
     if out is None:
         yield None

@@ -558,6 +558,26 @@ def test_what_a_policy_shows_is_checked() -> None:
             simulate(Arms([0.1, 0.2, 0.3]), Wrong(item), rounds=2, replications=2)
 
 
+def test_what_a_policy_publishes_is_checked_at_the_start_and_after_trainings() -> None:
+    class Wrong(Policy):
+        def probs(self, context: Context) -> Tensor:
+            return torch.full((len(context), self.n_items), 0.4, dtype=torch.float64)
+
+    with pytest.raises(SupportError, match=r"Wrong.probs has 2 rows that do not sum to 1.*Divide"):
+        simulate(Arms([0.1, 0.2, 0.3]), Wrong(), rounds=2, replications=2, refit=Refit(warmup=0))
+
+
+def test_a_recommender_that_gives_nan_is_refused() -> None:
+    class Lost(Counts):
+        def all(self, user: Tensor, out: Tensor | None = None) -> Tensor:
+            scores = super().all(user, out)
+            scores[1, 3] = torch.nan
+            return scores
+
+    with pytest.raises(SupportError, match="Lost gives NaN to 1 of 3840 scores, first to item 3"):
+        loop(policy=Ranked(Lost(), 0.2))
+
+
 def test_policies_without_exact_values_leave_null() -> None:
     class Silent(Uniform):
         def act(self, context: Context, generator: Generator, *, k: int = 1) -> Slate:
