@@ -46,6 +46,8 @@ CHECKED_ELSEWHERE = {
     ("policies.Gated", "holdout"),
     ("policies.Gated", "alpha"),
     ("policies.FairExp", "labels"),  # asks a world that answers
+    ("worlds.Phases", "horizon"),  # changes who is best in hindsight
+    ("worlds.Phases", "growth"),  # later
     ("worlds.Reversion", "rate"),  # nothing to come back from
     ("beliefs.Retrained", "window"),  # reads what it is trained on
     ("beliefs.Retrained", "floor"),
@@ -111,6 +113,8 @@ def made() -> dict[str, Callable[[], Any]]:
         "Once": lambda: worlds.Once(worlds.Tastes(7, 6)),
         "RankedChoice": lambda: worlds.RankedChoice(power=3.0),
         "Shock": lambda: worlds.Shock(at=[0]),
+        "Fixed": lambda: worlds.Fixed(matrix.repeat(9, 1)),
+        "Phases": lambda: worlds.Phases([[0.2, 0.7], [0.9, 0.1]], [1, 1]),
         "Traced": lambda: worlds.Traced(worlds.Tastes(7, 6)),
         "Threshold": lambda: worlds.Threshold(clicks=2, window=1, rounds=1),
         "TrustBias": lambda: worlds.TrustBias(worlds.PBM(), plus=[0.9, 0.8]),

@@ -22,6 +22,7 @@ from recfb.worlds.drift import (
     Shock,
     Visit,
 )
+from recfb.worlds.fixed import Fixed, Phases
 from recfb.worlds.gaps import Gaps
 from recfb.worlds.matrix import Matrix
 from recfb.worlds.payments import Payments, valued
@@ -59,6 +60,7 @@ __all__ = [
     "Drift",
     "Drifts",
     "Factors",
+    "Fixed",
     "Gaps",
     "Gaussian",
     "Interests",
@@ -71,6 +73,7 @@ __all__ = [
     "OneSided",
     "Payments",
     "People",
+    "Phases",
     "Population",
     "RandomWalk",
     "RankAcceptance",
