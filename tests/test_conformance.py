@@ -149,6 +149,7 @@ def made() -> dict[str, Callable[[], Any]]:
         "FairFTPL": lambda: policies.FairFTPL(policies.Thresholds(6), price=0.5, horizon=27),
         "Officer": lambda: policies.Officer([4.0, -5.0, 0.2], floor=0.3),
         "Thresholds": lambda: policies.Thresholds(6),
+        "Either": lambda: policies.Either(policies.Ranked(solvers.ALS(dim=3, sweeps=2)), 0.3),
         "Gated": lambda: policies.Gated(
             policies.EpsilonGreedy(beliefs.NeuralLinear(net_of()), 0.3)
         ),

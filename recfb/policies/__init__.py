@@ -6,6 +6,7 @@ from recfb.policies.bagging import Bagging
 from recfb.policies.beta_thompson import BetaThompson
 from recfb.policies.boltzmann_gumbel import BoltzmannGumbel
 from recfb.policies.bootstrap_ucb import BootstrapUCB
+from recfb.policies.either import Either
 from recfb.policies.epsilon_greedy import EpsilonGreedy
 from recfb.policies.exp3 import Exp3, Exp3IX, Exp3Mixed
 from recfb.policies.explore import enforce_min_prob
@@ -66,6 +67,7 @@ __all__ = [
     "Constant",
     "DartboardFlex",
     "DartboardFull",
+    "Either",
     "EpsilonGreedy",
     "Exp3",
     "Exp3IX",

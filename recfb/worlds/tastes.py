@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import polars as pl
 import torch
 from torch import Generator, Tensor
 
@@ -39,7 +40,8 @@ class Tastes(World[TastesState]):
         relevance(u, i) = sigmoid(taste_u . content_i + quality_i + offset)
 
     A click model turns the relevance of the slate into clicks. After them a drift moves tastes, and
-    boredom lowers the utility of what a user has had too much of. Populations whose products are
+    boredom lowers the utility of what a user has had too much of. Where there are topics, the
+    items of the log have them as `topic`. Populations whose products are
     probabilities, as `Dirichlet`, have no sigmoid. The truth holds `reward`, `relevance`,
     `home_relevance` (under the tastes before round 0), `group`, `topic`, `examined`, `p_examine`
     and `value` = P(click), all of the state that produced the clicks.
@@ -133,7 +135,12 @@ class Tastes(World[TastesState]):
             propensity="exact",
             task="clicks",
         )
-        return Log.empty(self.n_users, self.n_items, meta=meta)
+        log = Log.empty(self.n_users, self.n_items, meta=meta)
+        topic = state.topic.cpu()
+        if not bool(topic.any()):
+            return log
+        columns = {"id": pl.int_range(self.n_items, dtype=pl.Int32, eager=True)}
+        return log.with_items(pl.DataFrame({**columns, "topic": topic.numpy()}))
 
     def observe(self, state: TastesState) -> Context:
         return Context(torch.arange(self.n_users, device=state.taste.device), time=state.time)
