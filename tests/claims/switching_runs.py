@@ -25,7 +25,6 @@ from recfb.policies import (
     LazyLeader,
     ShrinkingDartboard,
     TsallisSwitch,
-    auto_for_budget,
 )
 from recfb.policies.switching_bounds import bandit_cap
 from recfb.simulate import Refit, simulate
@@ -143,9 +142,6 @@ def extra_jobs(rounds: int, budgets: Sequence[int], replications: int) -> Iterab
         full = DartboardFull(extra)
         world = gaps({"extra": extra})
         yield Job("DartboardFull", world, full, rounds, OCTAVES, replications, extra)
-        chosen = auto_for_budget(rounds, 4, extra=extra)
-        if repr(chosen) != repr(DartboardFull(extra, horizon=rounds)):
-            yield Job("auto_for_budget", world, chosen, rounds, OCTAVES, replications, extra)
     for total in (b for b in budgets if b <= rounds and b.bit_length() % 2 == 1):
         flex = DartboardFlex(total)
         world = gaps({"total": total})
