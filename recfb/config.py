@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -46,6 +47,16 @@ def allow(modules: Sequence[str] = ()) -> None:
     _trusted.update(modules)
     for room in ROOMS:
         import_module(f"recfb.{room}")
+    _remember_protocols()
+
+
+def _remember_protocols() -> None:
+    """Whether a class fits a protocol does not change, but the parser reads the sources of both
+    anew for every value it meets: half a minute for a page of a few nested policies."""
+    from jsonargparse import _typehints
+
+    if not hasattr(_typehints.implements_protocol, "cache_info"):
+        _typehints.implements_protocol = cache(_typehints.implements_protocol)
 
 
 def build(kind: Callable[..., T], data: Any, modules: Sequence[str] = ()) -> T:

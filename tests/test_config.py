@@ -7,6 +7,7 @@ import pytest
 from recfb import ConfigError, Recommender
 from recfb.config import build
 from recfb.contracts import Policy, Solver, describe
+from recfb.simulate import Simulator
 
 
 def test_short_names_nested_objects_and_defaults() -> None:
@@ -77,3 +78,26 @@ def test_a_module_that_the_user_names_is_allowed(monkeypatch: pytest.MonkeyPatch
     assert type(made) is Mine
     with pytest.raises(ConfigError, match="outside"):
         build(Policy, {"class_path": "my_policies.Mine"})
+
+
+def test_a_page_of_nested_policies_asks_of_each_pair_of_types_once() -> None:
+    from jsonargparse import _typehints
+
+    build(Simulator, {"class_path": "recfb.simulate.Simulator", "init_args": NESTED})
+    asked = _typehints.implements_protocol.cache_info()
+    assert asked.misses == asked.currsize
+    build(Simulator, {"class_path": "recfb.simulate.Simulator", "init_args": NESTED})
+    again = _typehints.implements_protocol.cache_info()
+    assert again.misses == asked.misses and again.hits > asked.hits
+
+
+LINEAR = {"class_path": "recfb.beliefs.Linear"}
+GREEDY = {"class_path": "recfb.policies.Greedy", "init_args": {"model": LINEAR}}
+MIXED = {"class_path": "recfb.policies.Mixture", "init_args": {"policy": GREEDY}}
+NESTED = {
+    "world": {"class_path": "recfb.worlds.Arms", "init_args": {"means": [0.2, 0.8]}},
+    "policies": {
+        "mixed": {"class_path": "recfb.policies.Mixture", "init_args": {"policy": GREEDY}}
+    },
+    "rounds": 3,
+}
