@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from torch import Tensor
@@ -15,6 +15,9 @@ from recfb.cli.common import parse, parser_of, plain, run_folder, say, show
 from recfb.contracts import Probe, Round, alter, describe
 from recfb.shelf import simulator
 from recfb.simulate import Simulator
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 
 def moves(bar: Any) -> Probe:
@@ -27,8 +30,8 @@ def moves(bar: Any) -> Probe:
     return probe
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run a named loop with its policies; with --claims, check what it says of them."""
+def reader() -> ArgumentParser:
+    """What the command takes."""
     parser = parser_of("simulate", "Run a named feedback loop, and check its claims.")
     parser.add_argument("simulator", type=str, help="a name from `recfb list simulators`")
     parser.add_argument(
@@ -46,7 +49,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--name", type=str | None, help="write log, metrics and picture to runs/NAME"
     )
-    cfg = parse(parser, argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a named loop with its policies; with --claims, check what it says of them."""
+    cfg = parse(reader(), argv)
     world = simulator(cfg.simulator)
     say(f"{cfg.simulator}: {world.summary}\n{world.source}\n")
     if cfg.claims:

@@ -51,8 +51,8 @@ class Claim:
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise ConfigError(
-                f"a claim is about a metric of a loop, found {self.metric!r}; there are "
-                f"{list(METRICS)}.{nearest(self.metric, METRICS)}"
+                f"a claim is about a metric of a loop, found {self.metric!r}."
+                f"{nearest(self.metric, METRICS)} All of them: recfb.metrics.loops.METRICS"
             )
         if self.above is None and self.below is None:
             raise ConfigError("a claim needs a bound: above=0.4 or below=0.1")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -108,21 +108,19 @@ def simulate(
     loops, learners = (1, replications) if together else (replications, 1)
     before = _before(state, loops, policy, bool(metrics))
     hold = (out is None and keep == "log") or bool(metrics) or policy.retrained
-    run = settings(
-        world=world, policy=policy, rounds=rounds, slate=slate, replications=replications,
+    with _folders(
+        out, world=world, policy=policy, rounds=rounds, slate=slate, replications=replications,
         refit=refit, seed=seed, device=device,
-    ) if out is not None else {}  # fmt: skip
-    with _folders(out, run) as folders:
+    ) as folders:  # fmt: skip
         plans = [
             Plan(world, policy, rounds, slate, learners, r, refit, probes, seed, device, before[r],
                  hold, folders)
             for r in range(loops)
         ]  # fmt: skip
         played = list(executor.map(play, plans)) if executor else [play(plan) for plan in plans]
-        opening = played[0].opening
-        meta = replace(opening.meta, propensity="exact", horizon=played[0].state.time)
+        meta = replace(played[0].opening.meta, propensity="exact", horizon=played[0].state.time)
         if folders:
-            _write_shape(folders[0], opening, meta, sum(one.rows for one in played))
+            _write_shape(folders[0], played[0].opening, meta, sum(one.rows for one in played))
     table = pl.concat([_measure(one, metrics, repr(policy)) for one in played])
     watched = pl.concat([_watched(one, repr(policy)) for one in played])
     states = tuple(one.state for one in played)
@@ -131,8 +129,8 @@ def simulate(
     log, truth = (pl.concat(frames) for frames in zip(*map(_new, played), strict=True))
     if keep == "metrics":
         states = tuple(replace(one, log=pl.DataFrame(), truth=pl.DataFrame()) for one in states)
-        log, truth = opening.frame.clear(), truth.clear()
-    return Run(opening.with_frame(log, meta), table, watched, states, truth)
+        log, truth = played[0].opening.frame.clear(), truth.clear()
+    return Run(played[0].opening.with_frame(log, meta), table, watched, states, truth)
 
 
 def _check(rounds: int, slate: int, replications: int, metrics: Sequence[str]) -> None:
@@ -142,8 +140,8 @@ def _check(rounds: int, slate: int, replications: int, metrics: Sequence[str]) -
     for metric in metrics:
         if metric not in METRICS:
             raise ConfigError(
-                f"there is no metric {metric!r} of a loop; there are {list(METRICS)}."
-                f"{nearest(metric, METRICS)}"
+                f"there is no metric {metric!r} of a loop.{nearest(metric, METRICS)} All of them: "
+                "recfb.metrics.loops.METRICS"
             )
 
 
@@ -168,13 +166,14 @@ def _before(
 
 
 @contextmanager
-def _folders(out: str | Path | None, run: Mapping[str, Any]) -> Iterator[tuple[Path, Path] | None]:
-    """Folders for the parts of log and truth on their way, in place once the run is whole."""
+def _folders(out: str | Path | None, **run: Any) -> Iterator[tuple[Path, Path] | None]:
+    """Folders for the parts of log and truth on their way, in place once the run is whole; an
+    interrupted one goes on if `run` says the same."""
     if out is None:
         yield None
         return
     refuse_existing(Path(out) / "truth", Path(out) / "log")
-    with unfinished(Path(out), run) as folder:
+    with unfinished(Path(out), settings(**run)) as folder:
         yield folder / "log", folder / "truth"
         for kind in ("truth", "log"):
             with atomic_folder(Path(out) / kind) as place:
