@@ -20,6 +20,15 @@ from torch import Tensor, nn
 _CHUNK = 16_384  # rows of a gradient that are updated while they are in the cache
 
 
+def densify(group: dict[str, Any], sparse: bool) -> None:
+    """Sparse gradients become dense for optimisers, and weight decay, that need all rows."""
+    if sparse and not group.get("weight_decay"):
+        return
+    for parameter in group["params"]:
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.to_dense()
+
+
 def lookup(table: Tensor, index: Tensor) -> Tensor:
     """Rows of a table (n, d): index (...) -> (..., d). Read every table of embeddings with it.
 

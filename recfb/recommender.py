@@ -24,7 +24,7 @@ from recfb.contracts import (
 )
 from recfb.data.pairs import Pairs
 from recfb.errors import ConfigError, RecfbError
-from recfb.optim import Adagrad, Spec
+from recfb.optim import Adagrad, Spec, densify
 from recfb.random import derive, stream
 
 _DRAWS: dict[Pairing, str] = {
@@ -142,7 +142,7 @@ class Recommender(Fitted, LightningModule):
         factor = self.optimizer.factor(step.index, step.epoch, step.total)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-            _densify(group, self.optimizer.sparse)
+            densify(group, self.optimizer.sparse)
             if group.get("clip") is not None:
                 _clip(group["params"], group["clip"])
         optimizer.step()
@@ -227,15 +227,6 @@ def _check_pairing(objective: Objective, sampler: Sampler) -> None:
         f"samplers.{type(sampler).__name__}, which draws {_DRAWS[sampler.gives]}. "
         f"It needs {fitting}."
     )
-
-
-def _densify(group: dict[str, Any], sparse: bool) -> None:
-    """Sparse gradients become dense for optimisers, and weight decay, that need all rows."""
-    if sparse and not group.get("weight_decay"):
-        return
-    for parameter in group["params"]:
-        if parameter.grad is not None and parameter.grad.is_sparse:
-            parameter.grad = parameter.grad.to_dense()
 
 
 def _clip(parameters: list[nn.Parameter], most: float) -> None:

@@ -35,17 +35,6 @@ def source_share(machine: Tensor, k: int) -> Tensor:
     return machine[:, :k].to(torch.float64).mean(1)
 
 
-def slope(values: Tensor) -> Tensor:
-    """The least-squares slope of values over their index: (..., T) -> (...,).
-
-    >>> slope(torch.tensor([1.0, 3.0, 5.0]))
-    tensor(2., dtype=torch.float64)
-    """
-    t = torch.arange(values.shape[-1], dtype=torch.float64, device=values.device)
-    t = t - t.mean()
-    return (values.to(torch.float64) * t).sum(-1) / t.square().sum()
-
-
 def place(scores: Tensor, target: int, k: int) -> tuple[Tensor, Tensor]:
     """Where one column of each list is ranked: 1 at its rank, (B, k), and the ranked columns,
     (B, k). Ties are broken by a hash.
@@ -114,4 +103,4 @@ def _rankings(scores: Tensor, cuts: Sequence[int]) -> dict[str, Tensor]:
     return found
 
 
-__all__ = ["CUTS", "place", "rel_delta", "slope", "source_metrics", "source_share"]
+__all__ = ["CUTS", "place", "rel_delta", "source_metrics", "source_share"]

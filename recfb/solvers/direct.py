@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from recfb.contracts import Batch, Context, Fitted, Solver, Step
 from recfb.errors import ConfigError
+from recfb.optim import densify
 from recfb.random import stream
 
 if TYPE_CHECKING:
@@ -96,16 +97,7 @@ def _descend(model: Any, optimizer: torch.optim.Optimizer, rows: Tensor, step: S
     factor = model.optimizer.factor(step.index, step.epoch, step.total)
     for group in optimizer.param_groups:
         group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
-        _densify(group, model.optimizer.sparse)
+        densify(group, model.optimizer.sparse)
     optimizer.step()
     with torch.no_grad():
         model.constrain()
-
-
-def _densify(group: dict[str, Any], sparse: bool) -> None:
-    """Sparse gradients become dense for optimisers, and weight decay, that need all rows."""
-    if sparse and not group.get("weight_decay"):
-        return
-    for parameter in group["params"]:
-        if parameter.grad is not None and parameter.grad.is_sparse:
-            parameter.grad = parameter.grad.to_dense()

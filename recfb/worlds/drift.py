@@ -95,7 +95,15 @@ def rescale(x: Tensor, like: Tensor) -> Tensor:
     return x * scale
 
 
-class Attraction(Drift):
+class Stepwise(Drift):
+    """A drift by small steps: `rate`, in [0, 1]."""
+
+    def __init__(self, rate: float = 0.02) -> None:
+        super().__init__()
+        self.rate = share(rate, "rate")
+
+
+class Attraction(Stepwise):
     """Mere exposure: the taste of a user with clicks moves towards what was clicked.
 
     Zajonc, "Attitudinal effects of mere exposure", 1968. With m the mean content of the clicked
@@ -113,10 +121,6 @@ class Attraction(Drift):
     [[0.5, 0.5]]
     """
 
-    def __init__(self, rate: float = 0.02) -> None:
-        super().__init__()
-        self.rate = share(rate, "rate")
-
     def forward(self, taste: Tensor, visit: Visit, generator: Generator) -> Tensor:
         click = visit.clicked.to(taste.dtype)  # (U, K)
         mean = (click[:, :, None] * visit.shown).sum(1)  # (U, d), up to the length
@@ -125,7 +129,7 @@ class Attraction(Drift):
         return torch.where(mean.norm(dim=1, keepdim=True) > 0, moved, taste)
 
 
-class Repulsion(Drift):
+class Repulsion(Stepwise):
     """Negative feedback: a taste moves away from what was looked at and not clicked.
 
         taste <- taste - rate m,   m = mean content of the skipped items
@@ -139,16 +143,12 @@ class Repulsion(Drift):
         ConfigError: the rate is outside [0, 1].
     """
 
-    def __init__(self, rate: float = 0.02) -> None:
-        super().__init__()
-        self.rate = share(rate, "rate")
-
     def forward(self, taste: Tensor, visit: Visit, generator: Generator) -> Tensor:
         mean, some = mean_where(visit.shown, visit.skipped)  # (U, d), (U, 1)
         return torch.where(some, rescale(taste - self.rate * mean, taste), taste)
 
 
-class BiasedAssimilation(Drift):
+class BiasedAssimilation(Stepwise):
     """What agrees with a taste draws it nearer, what disagrees pushes it away.
 
         taste <- taste + rate (taste . content) content,   the mean over the clicked items
@@ -162,10 +162,6 @@ class BiasedAssimilation(Drift):
     Raises:
         ConfigError: the rate is outside [0, 1].
     """
-
-    def __init__(self, rate: float = 0.02) -> None:
-        super().__init__()
-        self.rate = share(rate, "rate")
 
     def forward(self, taste: Tensor, visit: Visit, generator: Generator) -> Tensor:
         along = visit.shown @ taste[:, :, None]  # (U, K, 1)

@@ -24,7 +24,7 @@ from source_loop import (
 )
 
 from recfb import fit, objectives, plots
-from recfb.metrics.sources import slope
+from recfb.metrics.loop_strength import slope
 from recfb.objectives.source_consistency import SourceHinge
 from recfb.random import stream
 from recfb.scorers.history_gru import HistoryGRU

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from recfb.metrics.sources import rel_delta, slope, source_metrics, source_share
+from recfb.metrics.loop_strength import slope
+from recfb.metrics.sources import rel_delta, source_metrics, source_share
 from recfb.random import stream
 
 
