@@ -94,6 +94,7 @@ class Policy(Component, ABC):
         True  # False: one learner an object; simulate loops over replications
     )
     privileged: ClassVar[bool] = False  # True: look(world.values(state)) is called before act
+    differentiates: ClassVar[bool] = False  # True: `update` needs autograd, at 1/7 more a round
 
     n_items: int
 
@@ -214,8 +215,9 @@ def learner_of(context: Context, learners: int) -> Tensor:
     """
     if context.learner is not None:
         return context.learner
-    rows = torch.arange(len(context), device=context.user.device)
-    return rows * learners // max(1, len(context))
+    size = len(context)
+    rows = torch.arange(size, device=context.user.device)
+    return rows if size == learners else rows * learners // max(1, size)
 
 
 def best_of(context: Context, scores: Tensor, k: int, learners: int = 1) -> Tensor:

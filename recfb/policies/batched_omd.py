@@ -73,8 +73,8 @@ class BatchedOMD(Blocked):
 
     when: Tensor  # (G,) int64, the round in which this block asks; -1 is none
     which: Tensor  # (G, 1) int64, the item it asks for
-    step: Tensor  # () float64, the learning rate
-    share: Tensor  # () float64, one over the mean length of a block
+    step: float  # the learning rate
+    share: float  # one over the mean length of a block
     rounds: int
     count: int
     asks: frozenset[int] | None  # rounds of this block in which a learner asks; None: any may be
@@ -118,11 +118,7 @@ class BatchedOMD(Blocked):
         self.rounds = rounds
         self.count = min(rounds, self.block_count(rounds, log.n_items))
         self.asks = None
-        for name, value in (
-            ("step", self.rate(rounds, log.n_items)),
-            ("share", self.count / rounds),
-        ):
-            self.register_buffer(name, torch.tensor(value, dtype=torch.float64))
+        self.step, self.share = self.rate(rounds, log.n_items), self.count / rounds
         none = torch.full_like(self.law[:, :1], -1, dtype=torch.int64)  # (G, 1)
         self.register_buffer("when", none[:, 0].clone())
         self.register_buffer("which", none + 1)

@@ -102,8 +102,9 @@ class Blocked(Drawn):
         span = self.span(time)
         if time == span.start:
             self.weight.copy_(propensity_of(slate, self.p))
-            self.law.zero_().scatter_(1, item, 1.0)
             self._inside = None
+            if time + 1 < span.stop:
+                self.law.zero_().scatter_(1, item, 1.0)
         self.collect(slate, feedback, span)
         if time + 1 == span.stop:
             estimate = self.estimate(item, span)

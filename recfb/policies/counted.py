@@ -7,8 +7,9 @@ from typing import ClassVar, Self
 import torch
 from torch import Generator, Tensor
 
-from recfb.contracts import Context, Feedback, Policy, Slate, learner_of
+from recfb.contracts import Context, Feedback, Policy, Slate
 from recfb.data import Log
+from recfb.policies.drawn import add_shown
 
 
 class Counted(Policy):
@@ -36,12 +37,10 @@ class Counted(Policy):
     def update(
         self, context: Context, slate: Slate, feedback: Feedback, generator: Generator
     ) -> None:
-        learner = learner_of(context, len(self.pulls))[:, None]  # (B, 1)
-        place = (learner * self.n_items + slate.item).flatten()  # (B * K,)
-        reward = feedback.reward.flatten().to(torch.float64)  # (B * K,)
+        reward = feedback.reward.to(torch.float64)  # (B, K)
         known = (~reward.isnan()).to(torch.float64)
-        self.pulls.view(-1).index_add_(0, place, known)
-        self.total.view(-1).index_add_(0, place, reward.nan_to_num(nan=0.0))
+        add_shown(context, self.pulls, slate.item, known)
+        add_shown(context, self.total, slate.item, reward.nan_to_num(nan=0.0))
 
     def means(self) -> Tensor:
         """Mean rewards, 0 where there are none: (G, n_items)."""

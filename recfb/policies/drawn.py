@@ -70,6 +70,15 @@ def by_learner(context: Context, value: Tensor, learners: int) -> Tensor:
     return total.index_add_(0, learner_of(context, learners), value)
 
 
+def add_shown(context: Context, state: Tensor, item: Tensor, value: Tensor) -> None:
+    """Add to what a learner's state (G, n_items) says of the items shown: (B, K), (B, K)."""
+    if context.learner is None and len(context) == len(state):
+        state.scatter_add_(1, item, value)
+        return
+    place = learner_of(context, len(state))[:, None] * state.shape[1] + item  # (B, K)
+    state.view(-1).index_add_(0, place.flatten(), value.flatten())
+
+
 def played(slate: Slate, who: Policy) -> Tensor:
     """The item of each row of a policy that plays one item a round: (B, 1).
 

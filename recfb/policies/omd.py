@@ -31,23 +31,36 @@ def tsallis_solve(loss: Tensor, eta: float | Tensor) -> Tensor:
     min loss) / 2 this is p = (u + g)^-2, and u is found by Newton's method on the concave function
     (sum_i (u + g_i)^-2)^(-1/2) = 1, from u = 1, where it is at most 1: monotone, never beyond the
     root, and exact in one step where one item has all the mass. The number of steps is fixed by the
-    number of items: the sum is 1 within 1e-14 before it is normalised.
+    number of items: the sum is 1 within 1e-14 before it is normalised. For two items the equation
+    is quadratic in (u + g / 2)^2, and solved outright.
 
     >>> p = tsallis_solve(torch.tensor([[0.0, 0.0, 3.0]]).double(), eta=1.0)
     >>> [round(x, 6) for x in p[0].tolist()]  # u = 3/2: (2/3)^2, (2/3)^2, (1/3)^2
     [0.444444, 0.444444, 0.111111]
     """
     g = (loss - loss.amin(1, keepdim=True)) * (0.5 * eta)  # (G, K)
+    n = loss.shape[1]
+    if n == 2:
+        p = (_between_two(g.amax(1, keepdim=True)) + g).pow(-2)
+        return p / p.sum(1, keepdim=True)
     v = 1 / (1 + g)
     u: float | Tensor = 1.0
-    n = loss.shape[1]
-    for _ in range(3 if n == 2 else 4 if n <= 10 else 6):
+    for _ in range(4 if n <= 10 else 6):
         square = v * v
         s = square.sum(1, keepdim=True)  # (G, 1)
         u = u + (s.pow(1.5) - s) / (square * v).sum(1, keepdim=True)
         v = 1 / (u + g)
     p = v * v
     return p / p.sum(1, keepdim=True)
+
+
+def _between_two(g: Tensor) -> Tensor:
+    """u >= 1 with u^-2 + (u + g)^-2 = 1. With h = g / 2 and w = u + h, (w^2 - h^2)^2 =
+    2 (w^2 + h^2), so w^2 = h^2 + 1 + r with r = sqrt(4 h^2 + 1), and u = (w^2 - h^2) / (w + h)."""
+    h = 0.5 * g
+    square = h * h
+    one = (4 * square + 1).sqrt() + 1  # 1 + r
+    return one / ((square + one).sqrt() + h)
 
 
 def entropy_step(loss: Tensor, eta: float | Tensor) -> Tensor:
@@ -102,7 +115,7 @@ def couple_dartboard(p_next: Tensor, item: Tensor, estimate: Tensor, eta: float 
     >>> couple_dartboard(p_next, torch.tensor([[0]]), torch.zeros(1, 2), eta=1.0).tolist()
     [[1.0, 0.0]]
     """
-    keep = (-eta * estimate.gather(1, item)).exp()  # (G, 1)
+    keep = (estimate.gather(1, item) * -eta).exp()  # (G, 1)
     return _stay(p_next, item, keep)
 
 

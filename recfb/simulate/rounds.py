@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from recfb.contracts import (
     describe,
 )
 from recfb.data import Log
+from recfb.errors import ConfigError
 from recfb.policies import Uniform
 from recfb.random import derive, splitmix64, stream
 from recfb.simulate.delays import EMPTY, Parcel, deliver, post
@@ -115,6 +117,8 @@ class Loop:
         else:
             self._resume(plan.state)
         self.learns = self.policy.retrained
+        parts = self.policy.modules()
+        self.differentiates = any(getattr(part, "differentiates", False) for part in parts)
         self.fresh = True  # what the policy says is checked at the start and after every training
         self.uniform = Uniform().bind(self.opening)
 
@@ -164,7 +168,7 @@ class Loop:
             self._keep(trains)
         if trains:
             self._refit()
-        with torch.no_grad():
+        with torch.no_grad() if self.differentiates else torch.inference_mode():
             context = self.world.observe(self.state)
             slate = self._act(context)
             feedback, truth = self.world.respond(self.state, slate, self._stream("respond"))
@@ -250,13 +254,24 @@ class Loop:
 
     def _update(self, context: Context, slate: Slate, feedback: Feedback) -> None:
         if feedback.delay is None and self.waiting is None:
-            self.policy.update(context, slate, feedback, self._stream("update"))
+            self._learn(context, slate, feedback)
             return
         new = post(context, slate, feedback, self.time, self.plan.learners)
         self.waiting = new if self.waiting is None else cat([self.waiting, new])
         due, self.waiting = deliver(self.waiting, self.time)
         if len(due):
-            self.policy.update(due.context, due.slate, due.feedback, self._stream("update"))
+            self._learn(due.context, due.slate, due.feedback)
+
+    def _learn(self, context: Context, slate: Slate, feedback: Feedback) -> None:
+        try:
+            self.policy.update(context, slate, feedback, self._stream("update"))
+        except RuntimeError as error:
+            if self.differentiates or not re.search("grad|nference tensor", str(error)):
+                raise
+            raise ConfigError(
+                f"{type(self.policy).__name__}.update needs autograd, and rounds are played "
+                "without. Say so in its class: differentiates = True"
+            ) from error
 
     def _probe(self, context: Context, slate: Slate, feedback: Feedback, truth: Truth) -> None:
         done = Round(

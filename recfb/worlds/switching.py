@@ -78,7 +78,7 @@ class SwitchingCost(Counting):
         switch = (slate.item != last).any(1).to(torch.float64)  # (B,)
         each = self.cost / slate.item.shape[1]
         value = truth["value"].sub(switch[:, None], alpha=each)  # (B, K)
-        cost = switch * self.cost
+        cost = switch if self.cost == 1 else switch * self.cost
         if feedback.cost is not None:
             cost = cost + feedback.cost
         return replace(feedback, cost=cost), {**truth, "value": value, "switch": switch}

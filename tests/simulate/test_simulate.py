@@ -611,3 +611,43 @@ def test_a_policy_is_retrained_where_its_model_or_a_part_is() -> None:
     assert ranked.retrained and not bandit.retrained
     assert Mixture(ranked).retrained and not Mixture(bandit).retrained
     assert Switch(3, bandit, ranked).retrained and not Switch(3, bandit, bandit).retrained
+
+
+class Descends(Uniform):
+    """Takes a gradient step in `update`."""
+
+    weight: Tensor
+
+    def reset(self, generator: Generator) -> None:
+        super().reset(generator)
+        self.weight = torch.zeros(self.n_items, requires_grad=True)
+
+    def update(
+        self, context: Context, slate: Slate, feedback: Feedback, generator: Generator
+    ) -> None:
+        with torch.enable_grad():
+            loss = ((self.weight[slate.item] - feedback.reward) ** 2).sum()
+        loss.backward()
+        assert self.weight.grad is not None
+        self.weight = (self.weight - 0.1 * self.weight.grad).detach().requires_grad_()
+
+
+class Declared(Descends):
+    differentiates = True
+
+
+@pytest.mark.parametrize("policy", [Declared(), Mixture(Declared(), 0.5)])
+def test_a_policy_that_differentiates_says_so(policy: Policy) -> None:
+    run = simulate(Arms([0.2, 0.8]), policy, rounds=40)
+    learnt = run.state[0].policy
+    weight = getattr(learnt, "policy", learnt).weight.detach()
+    assert 0.1 < float(weight[0]) < float(weight[1])
+
+
+def test_a_policy_that_differentiates_and_does_not_say_so_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"Descends.update needs autograd.*differentiates = True"):
+        simulate(Arms([0.2, 0.8]), Descends(), rounds=2)
+    short = Descends()
+    short.update = lambda *_: torch.zeros(2) @ torch.zeros(3)  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="size"):
+        simulate(Arms([0.2, 0.8]), short, rounds=2)
