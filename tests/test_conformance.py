@@ -45,6 +45,7 @@ CHECKED_ELSEWHERE = {
     ("policies.FALCON", "complexity"),
     ("policies.Gated", "holdout"),
     ("policies.Gated", "alpha"),
+    ("policies.Interleaved", "share"),  # nothing is new in the first round
     ("policies.FairExp", "labels"),  # asks a world that answers
     ("worlds.Phases", "horizon"),  # changes who is best in hindsight
     ("worlds.Phases", "growth"),  # later
@@ -154,6 +155,7 @@ def made() -> dict[str, Callable[[], Any]]:
             policies.EpsilonGreedy(beliefs.NeuralLinear(net_of()), 0.3)
         ),
         "NeuralLinearTS": lambda: policies.NeuralLinearTS(net_of()),
+        "Interleaved": lambda: policies.Interleaved(policies.BetaThompson(alpha=1.5)),
         "Mixture": lambda: policies.Mixture(policies.BetaThompson(alpha=1.5), 0.3),
         "Switch": lambda: policies.Switch(0, policies.Uniform(), policies.BetaThompson()),
         "NeuralLinear": lambda: beliefs.NeuralLinear(net_of()),

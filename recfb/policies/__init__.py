@@ -30,6 +30,7 @@ from recfb.policies.gaussian_thompson import GaussianThompson
 from recfb.policies.greedy import Greedy
 from recfb.policies.hypotheses import Thresholds
 from recfb.policies.igw import IGW
+from recfb.policies.interleaved import Interleaved
 from recfb.policies.klucb import KLUCB
 from recfb.policies.lazy_leader import LazyLeader
 from recfb.policies.lints import LinTS
@@ -77,6 +78,7 @@ __all__ = [
     "Gated",
     "GaussianThompson",
     "Greedy",
+    "Interleaved",
     "LabelEfficient",
     "LabelEfficientDartboard",
     "LazyLeader",
