@@ -242,17 +242,42 @@ class Factors(Population):
         self.register_buffer("quality", quality)
 
     @classmethod
-    def of(cls, log: Log, dim: int = 8) -> Self:
-        """The factors of a log's mean rewards; a pair without one counts as the mean of all
-        rows. `Matrix.of` plays a log without holes as it is."""
+    def of(
+        cls, log: Log, dim: int = 8, *, missing: float | None = None, spread: float | None = None
+    ) -> Self:
+        """The factors of a log's mean rewards. `Matrix.of` plays a log without holes as it is.
+
+        Args:
+            log: rows with user, item and reward; n_users x n_items numbers are made of it.
+            dim: how many factors.
+            missing: what a pair without rewards counts as: 0.0 for clicks; None: the mean of all
+                rows.
+            spread: the standard deviation of taste . content + quality over all pairs. Holes make
+                it small; None leaves it. A sigmoid's users differ a good deal at 1.5.
+
+        Raises:
+            ConfigError: a spread that is not positive, or of a log whose pairs are all alike.
+        """
+        if spread is not None and not spread > 0:
+            raise ConfigError(f"a spread is positive, found {spread}. Try spread=1.5")
         key = log.tensor("user") * log.n_items + log.tensor("item")  # (rows,)
         reward = log.tensor("reward").to(torch.float64)
         size = log.n_users * log.n_items
         key, reward = key[~reward.isnan()], reward[~reward.isnan()]
         total = torch.bincount(key, weights=reward, minlength=size)
         count = torch.bincount(key, minlength=size)
-        mean = torch.where(count > 0, total / count.clamp(min=1), reward.mean())
+        hole = reward.mean() if missing is None else missing
+        mean = torch.where(count > 0, total / count.clamp(min=1), hole)
         taste, content, quality = factorise(mean.view(log.n_users, log.n_items), dim)
+        if spread is not None:
+            utility = taste.double() @ content.T.double() + quality
+            if not float(utility.std()) > 1e-9:
+                raise ConfigError(
+                    "all pairs of this log are alike, so no spread can be given to them. Look at "
+                    "its rewards, or count pairs without one as 0: missing=0.0"
+                )
+            stretch = float(spread / utility.std())
+            content, quality = content * stretch, quality * stretch
         return cls(taste, content, quality=quality)
 
     def draw(self, n_users: int, n_items: int, generator: Generator) -> People:

@@ -53,6 +53,9 @@ class Sources(World[SourcesState]):
     the escalation of source bias in user, data, and recommender system feedback loop", SIGIR 2025.
     Of the wanted item's texts the user clicks the one placed better.
 
+    With `Gradual` texts the copies arrive over time: what is not yet written is in no request and
+    no history; in the place of a copy a request has the human text of another item.
+
     `opening` holds clicks on human texts, at time -1. `log.items` has the vectors `x`, those of a
     rewrite of each text `rewrite` (for a human text its copy, for a copy its copy), `source` (1 for
     the machine), `original` (the human text of the item) and `twin` (the item's other text). Round
@@ -143,12 +146,23 @@ class Sources(World[SourcesState]):
         pair = torch.stack([item + self.pairs * flip, item + self.pairs * ~flip], 2)  # (B, C, 2)
         history = state.shelf[:, :HISTORY].repeat_interleave(HALF, 0)  # (B, H)
         coin = torch.rand(history.shape, generator=generator, device=device)
-        return replace(
-            state,
-            clicked=clicked,
-            candidates=pair.flatten(1),
-            history=history + self.pairs * (coin < state.ratio),
-        )
+        history = history + self.pairs * (coin < state.ratio)
+        candidates = pair.flatten(1)  # (B, 2 C)
+        here = self.written(state)  # (2n,)
+        if here is not None:
+            shape = candidates.shape
+            instead = torch.randint(self.pairs - 1, shape, generator=generator, device=device)
+            instead += instead >= clicked[:, None]  # human texts of other items
+            candidates = torch.where(here[candidates], candidates, instead)
+            history = torch.where(here[history], history, history % self.pairs)
+        return replace(state, clicked=clicked, candidates=candidates, history=history)
+
+    def written(self, state: SourcesState) -> Tensor | None:
+        """Which texts there are in the state's round, (2n,) bool; None: all."""
+        arrives = state.texts.arrives
+        if arrives is None:
+            return None
+        return torch.cat([torch.ones_like(arrives, dtype=torch.bool), arrives <= state.time])
 
     def opening(self, state: SourcesState, learners: int, rounds: int) -> Log:
         meta = Meta(
@@ -176,8 +190,11 @@ class Sources(World[SourcesState]):
 
     def observe(self, state: SourcesState) -> Context:
         user = torch.arange(self.n_users, device=state.shelf.device).repeat_interleave(HALF)
-        candidates = None if self.candidates is None else state.candidates
-        return Context(user, time=state.time, candidates=candidates, history=state.history)
+        context = Context(user, time=state.time, history=state.history)
+        if self.candidates is not None:
+            return replace(context, candidates=state.candidates)
+        here = self.written(state)
+        return context if here is None else replace(context, available=here[None])
 
     def respond(
         self, state: SourcesState, slate: Slate, generator: Generator
@@ -207,17 +224,21 @@ class Sources(World[SourcesState]):
         return self._asked(replace(state, time=state.time + 1, ratio=ratio), generator)
 
     def values(self, state: SourcesState) -> Tensor:
-        """1 for both texts of the wanted item: (B, n_items)."""
+        """1 for each text of the wanted item: (B, n_items)."""
         rows = torch.arange(len(state.clicked), device=state.clicked.device)
         found = torch.zeros(len(rows), self.n_items, device=rows.device)
         found[rows, state.clicked] = found[rows, state.clicked + self.pairs] = 1.0
-        return found
+        here = self.written(state)
+        return found if here is None else found * here
 
     def test(self, state: SourcesState, ratio: Tensor | float | None = None) -> Context:
         """Both texts of each user's test click and of other items, (U, 2 C), the human one of the
         click first; histories machine-written at `ratio`, by default that of the last clicks."""
         share = state.ratio if ratio is None else ratio
         history = state.shelf[:, :HISTORY] + self.pairs * (state.coin < share)  # (U, H)
+        here = self.written(state)
+        if here is not None:
+            history = torch.where(here[history], history, history % self.pairs)
         user = torch.arange(self.n_users, device=history.device)
         return Context(user, state.time, candidates=state.test.flatten(1), history=history)
 

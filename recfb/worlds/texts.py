@@ -17,6 +17,9 @@ from recfb.errors import ConfigError, LogError, PrepareError
 from recfb.random import spawn
 from recfb.worlds.copies import Copies, artefact, fit_copies, normal, split, unit
 
+NEVER = 2**62
+"""The round that does not come."""
+
 
 @dataclass(frozen=True, slots=True)
 class Texts:
@@ -27,6 +30,9 @@ class Texts:
     again: Tensor  # (n, d)
     artefact: Tensor  # (d,) the direction that copies are shifted in, known or estimated
     approx_rewrite: bool = False  # `again` is a guess
+    arrives: Tensor | None = (
+        None  # (n,) int64, the round in which each copy is written; None: all are
+    )
 
 
 class TextSource(Component, ABC):
@@ -94,6 +100,48 @@ class Drawn(TextSource):
         again = self.copies(copy, v, generator)
         noise = self.jitter / self.dim**0.5 * normal(generator, 3, self.n, self.dim)
         return Texts(human + noise[0], copy + noise[1], again + noise[2], v)
+
+
+class Gradual(TextSource):
+    """The copies are written one after the other: in round t those of a share first + rate t of the
+    items are there, in random order.
+
+    Args:
+        texts: what is written.
+        first: the share of copies that are there from the beginning.
+        rate: the share that is written in each later round.
+
+    Raises:
+        ConfigError: a share outside [0, 1].
+
+    >>> from recfb.random import stream
+    >>> Gradual(Drawn(5), first=0.4, rate=0.2).draw(stream(0)).arrives.sort().values.tolist()
+    [0, 0, 1, 2, 3]
+    """
+
+    def __init__(
+        self, texts: TextSource | None = None, *, first: float = 0.0, rate: float = 0.1
+    ) -> None:
+        super().__init__()
+        if not 0 <= first <= 1 or not 0 <= rate <= 1:
+            raise ConfigError(
+                f"first and rate are shares of the items, found first={first}, rate={rate}. For a "
+                "tenth in each round: rate=0.1"
+            )
+        self.texts = Drawn() if texts is None else texts
+        self.first, self.rate, self.n = first, rate, self.texts.n
+
+    def draw(self, generator: Generator) -> Texts:
+        texts = self.texts.draw(generator)
+        order = torch.randperm(
+            self.n, generator=spawn(generator, "arrivals"), device=generator.device
+        )
+        late = ((order + 1) / self.n - self.first).clamp(
+            min=0
+        )  # (n,), beyond what is there at first
+        if not self.rate:
+            return replace(texts, arrives=torch.where(late > 0, NEVER, 0))
+        return replace(texts, arrives=(late / self.rate - 1e-6).ceil().clamp(min=0).long())
 
 
 class Given(TextSource):

@@ -186,6 +186,22 @@ def test_a_population_of_a_log() -> None:
     assert torch.allclose(people.taste @ people.content.T, want, atol=1e-5)
 
 
+def test_a_population_of_clicks_with_a_spread() -> None:
+    rows = {"user": [0, 0, 1, 2], "item": [0, 1, 1, 0], "reward": [1.0, 1.0, 1.0, 1.0]}
+    log = Log.of(rows, n_users=4)
+    clicks = Factors.of(log, dim=2, missing=0.0).draw(4, 2, stream(0))
+    found = clicks.taste @ clicks.content.T + clicks.quality
+    seen = torch.tensor([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+    assert torch.allclose(found - found.mean(), seen - seen.mean(), atol=1e-5)
+    wide = Factors.of(log, dim=2, missing=0.0, spread=1.5).draw(4, 2, stream(0))
+    wider = wide.taste @ wide.content.T + wide.quality
+    assert torch.allclose(wider, found * (1.5 / found.std()), atol=1e-5)
+    with pytest.raises(ConfigError, match="all pairs of this log are alike"):
+        Factors.of(log, dim=1, spread=1.0)
+    with pytest.raises(ConfigError, match="spread is positive, found -1"):
+        Factors.of(log, spread=-1.0)
+
+
 def test_a_given_population_is_what_was_given() -> None:
     given = Factors([[1.0, 0.0], [0.0, 1.0]], [[2.0, 3.0]], quality=[0.5])
     state = Tastes(2, 1, population=given, offset=0.0).start(stream(0))

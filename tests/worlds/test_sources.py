@@ -25,7 +25,7 @@ from recfb.worlds import PBM
 from recfb.worlds.contamination import contaminated, shares
 from recfb.worlds.copies import Copies
 from recfb.worlds.sources import HALF, HISTORY, Sources, SourcesState, echo_of, echoed
-from recfb.worlds.texts import Drawn
+from recfb.worlds.texts import NEVER, Drawn, Gradual
 
 N = 60
 
@@ -274,3 +274,65 @@ def test_a_model_of_the_world_is_measured_at_any_ratio() -> None:
     fit(world.opening(state, 1, 1), direct)
     human, copies = echo_of(world, state, direct, 0.0), echo_of(world, state, direct, 1.0)
     assert float(human["ndcg_human@3"]) != float(copies["ndcg_human@3"])
+
+
+def rounds_of(world: Sources, count: int) -> list[SourcesState]:
+    """States of the first rounds of a world whose users are shown the copy of what they want first,
+    where there is one."""
+    state = world.start(stream(0, "start"))
+    found = [state]
+    for t in range(count - 1):
+        slate = Slate(world.values(state).flip(1).topk(2, dim=1).indices.sub(2 * N - 1).neg())
+        truth = world.respond(state, slate, stream(0, "respond", t))[1]
+        state = world.step(state, slate, truth, stream(0, "step", t))
+        found.append(state)
+    return found
+
+
+def gradual(first: float, rate: float) -> Gradual:
+    return Gradual(Drawn(N, 12), first=first, rate=rate)
+
+
+def test_copies_that_are_all_there_change_nothing() -> None:
+    plain = rounds_of(Sources(Drawn(N, 12), n_users=50), 4)
+    whole = rounds_of(Sources(gradual(1.0, 0.0), n_users=50), 4)
+    for a, b in zip(plain, whole, strict=True):
+        assert torch.equal(a.candidates, b.candidates) and torch.equal(a.history, b.history)
+
+
+def test_copies_arrive_at_their_rate_and_are_nowhere_before() -> None:
+    world = Sources(gradual(0.1, 0.3), n_users=200)
+    states = rounds_of(world, 5)
+    arrives = states[0].texts.arrives
+    assert arrives is not None
+    assert [int((arrives <= t).sum()) for t in range(5)] == [6, 24, 42, 60, 60]
+    for t, state in enumerate(states):
+        state = replace(state, ratio=torch.tensor(1.0))
+        shown = [state.candidates, state.history, world.test(state).history]
+        for item in shown:
+            assert item is not None
+            machine = item[item >= N] - N
+            assert bool((arrives[machine] <= t).all())
+        wanted = state.clicked + N
+        has_copy = (state.candidates == wanted[:, None]).any(1)
+        assert torch.equal(has_copy, arrives[state.clicked] <= t)
+        assert bool(((state.candidates == state.clicked[:, None]).sum(1) == 1).all())
+        history = world.test(state).history
+        assert history is not None and bool(((history >= N) == (arrives[history % N] <= t)).all())
+    share = [float((state.candidates >= N).double().mean()) for state in states]
+    assert share == pytest.approx([0.05, 0.2, 0.35, 0.5, 0.5], abs=0.08)
+
+
+def test_a_whole_catalogue_has_what_is_written() -> None:
+    world = Sources(gradual(0.5, 0.0), n_users=50, candidates=None)
+    state = rounds_of(world, 2)[1]
+    here = world.observe(state).available
+    assert here is not None and here.shape == (1, 2 * N)
+    assert bool(here[0, :N].all()) and int(here[0, N:].sum()) == N // 2
+    assert not bool(world.values(state)[:, ~here[0]].any())
+    assert state.texts.arrives is not None and int(state.texts.arrives.max()) == NEVER
+
+
+def test_shares_of_copies_are_shares() -> None:
+    with pytest.raises(ConfigError, match=r"first=1.5, rate=0.1. For a tenth"):
+        Gradual(first=1.5)
