@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from recfb.contracts import Policy
-from recfb.data import Log
 from recfb.errors import ConfigError
 from recfb.metrics.loop_strength import against, kendall, slope
 from recfb.metrics.loops import METRICS
 from recfb.policies import Oracle, Ranked, Uniform
+from recfb.policies.open_loop import OpenLoop
 from recfb.simulate import Run, simulate
 from recfb.solvers import ALS
 from recfb.worlds import Tastes
@@ -44,24 +41,6 @@ def test_kendall_agrees_with_scipy() -> None:
     assert kendall(torch.ones(5)).isnan()
 
 
-class Fed(Policy):
-    """A policy that is trained on another log, as far as its own goes."""
-
-    def __init__(self, policy: Policy, log: Log) -> None:
-        super().__init__()
-        self.policy, self.log = policy, log
-
-    def probs(self, context: Any) -> torch.Tensor:
-        return self.policy.probs(context)
-
-    def act(self, context: Any, generator: torch.Generator, *, k: int = 1) -> Any:
-        return self.policy.act(context, generator, k=k)
-
-    def refit(self, log: Log, fit: Callable[[Log, Any], Any]) -> None:
-        rows = self.log.frame.filter(self.log.frame["time"] <= log.frame["time"].max())
-        self.policy.refit(log.with_frame(rows), fit)
-
-
 @pytest.fixture(scope="module")
 def runs() -> dict[str, Run]:
     """Greedy ALS in a small world: trained on its own log, trained on uniform displays; oracle."""
@@ -70,7 +49,7 @@ def runs() -> dict[str, Run]:
     policy = Ranked(ALS(8, alpha=5.0, l2=5.0, sweeps=4, ridge="absolute"))
     return {
         "closed": simulate(world, policy, **options),
-        "open": simulate(world, Fed(policy, uniform.log), **options),
+        "open": simulate(world, OpenLoop(policy, uniform.log), **options),
         "oracle": simulate(world, Oracle(), **options),
     }
 

@@ -99,10 +99,10 @@ def test_candidates_and_worlds_without_arrivals_are_the_policys() -> None:
 
 
 def test_a_slate_has_room_for_what_is_not_new_alone() -> None:
-    with pytest.raises(ConfigError, match="slate of 4 items .* only 3 items"):
+    with pytest.raises(ConfigError, match=r"slate of 4 items .* only 3 items"):
         show(made(1.0), requests(1, 0, 1, 2, 4, 5), 4)
 
 
 def test_a_share_is_a_probability() -> None:
-    with pytest.raises(ConfigError, match="share is a probability, found 1.5"):
+    with pytest.raises(ConfigError, match=r"share is a probability, found 1.5"):
         Interleaved(Oracle(), 1.5)
