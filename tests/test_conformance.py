@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -24,20 +25,33 @@ from recfb import (
     policies,
     samplers,
     scorers,
+    simulate,
     solvers,
     worlds,
 )
 from recfb.beliefs import Linear
 from recfb.config import ROOMS
-from recfb.contracts import Feedback, Policy, Slate
+from recfb.contracts import Feedback, Fitted, Policy, Slate
 from recfb.policies.accept_reject import AcceptReject
 from recfb.policies.slates import Certain
 from recfb.random import stream
-from recfb.testing import checks, example_log
+from recfb.scorers.history import HistoryScorer
+from recfb.testing import check, checks, example_log
 from recfb.testing.acting import two_items
 from recfb.testing.outcome import context_of, outcome, ready, rows_of, same
+from recfb.worlds.texts import table_of
 
 LOG = example_log()
+TEXTS = simulate(  # two texts an item; round 1 has clicks and histories of both kinds
+    worlds.Sources(worlds.DrawnTexts(30, 12), n_users=12), policies.Uniform(), rounds=2, slate=10
+).log
+OF_TEXTS = (
+    HistoryScorer,
+    samplers.Visits,
+    objectives.SourceConsistency,
+    objectives.SourceHinge,
+    policies.SourceQuota,
+)
 FOLDER = TemporaryDirectory()
 CHECKED_ELSEWHERE = {
     ("worlds.Budgeted", "strict"),  # raises
@@ -45,6 +59,7 @@ CHECKED_ELSEWHERE = {
     ("policies.FALCON", "complexity"),
     ("policies.Gated", "holdout"),
     ("policies.Gated", "alpha"),
+    ("worlds.Described", "noise"),  # told in the log, not in the rounds
     ("policies.Interleaved", "share"),  # nothing is new in the first round
     ("policies.FairExp", "labels"),  # asks a world that answers
     ("worlds.Phases", "horizon"),  # changes who is best in hindsight
@@ -55,6 +70,8 @@ CHECKED_ELSEWHERE = {
     ("beliefs.Retrained", "balance"),
     ("beliefs.Retrained", "keep"),
     ("beliefs.Retrained", "check_recommend"),  # ranks for policies, which hide nothing
+    ("scorers.HistoryMean", "check_reset_matters"),  # starts from the identity
+    ("policies.Constant", "horizon"),  # says when it is over
 }
 PARTS_OF_TASTES = {
     worlds.ClickModel: "clicks",
@@ -98,6 +115,15 @@ def made() -> dict[str, Callable[[], Any]]:
         "LightGCN": lambda: scorers.LightGCN(dim=4, layers=2),
         "NeuMF": lambda: scorers.NeuMF(dim=4, layers=(8, 4)),
         "MF": lambda: scorers.MF(dim=4),
+        "HistoryGRU": lambda: scorers.HistoryGRU(rewrite=["rewrite"], hidden=4),
+        "HistoryMean": lambda: scorers.HistoryMean(rewrite=["rewrite"]),
+        "Visits": lambda: samplers.Visits(among="balanced"),
+        "SourceConsistency": lambda: objectives.SourceConsistency(beta=0.5, concentration=0.4),
+        "Direct": lambda: solvers.Direct(
+            Recommender(scorers.MF(dim=4), objectives.BPR(), samplers.Clicks()),
+            epochs=2,
+            batch_size=8,
+        ),
         "Arrivals": lambda: worlds.Arrivals(
             worlds.Tastes(5, 9), first=4, draw="poisson", hazard=0.2, life=2, aging=0.4
         ),
@@ -120,6 +146,8 @@ def made() -> dict[str, Callable[[], Any]]:
         "Threshold": lambda: worlds.Threshold(clicks=2, window=1, rounds=1),
         "TrustBias": lambda: worlds.TrustBias(worlds.PBM(), plus=[0.9, 0.8]),
         "Gaussian": lambda: worlds.Gaussian(minority=0.5, shift=1.0, topics=2),
+        "Novelty": lambda: policies.Novelty(topic=[0, 0, 0, 1, 1, 1, 2, 2, 2]),
+        "SourceQuota": lambda: policies.SourceQuota(solvers.ALS(dim=3, sweeps=2), 0.9),
         "Ranked": lambda: policies.Ranked(solvers.ALS(dim=3, sweeps=2), epsilon=0.3),
         "UCB": lambda: policies.UCB(Linear()),
         "BetaThompson": lambda: policies.BetaThompson(alpha=1.5, beta=2.0),
@@ -129,9 +157,9 @@ def made() -> dict[str, Callable[[], Any]]:
         "BlockedTsallis": lambda: policies.BlockedTsallis(horizon=55),
         "BlockedExp3": lambda: policies.BlockedExp3(horizon=30),
         "BudgetedBandit": lambda: policies.BudgetedBandit(80, capped=False, horizon=100),
-        "DartboardFull": lambda: policies.DartboardFull(87, horizon=100),
+        "DartboardFull": lambda: policies.DartboardFull(87, horizon=11),
         "ShrinkingDartboard": lambda: policies.ShrinkingDartboard(horizon=8),
-        "DartboardFlex": lambda: policies.DartboardFlex(20, horizon=100),
+        "DartboardFlex": lambda: policies.DartboardFlex(20, horizon=21),
         "LabelEfficient": lambda: policies.LabelEfficient(90, horizon=100),
         "LabelEfficientDartboard": lambda: policies.LabelEfficientDartboard(90, horizon=100),
         "Constant": lambda: policies.Constant(horizon=8),
@@ -156,6 +184,7 @@ def made() -> dict[str, Callable[[], Any]]:
         ),
         "NeuralLinearTS": lambda: policies.NeuralLinearTS(net_of()),
         "Interleaved": lambda: policies.Interleaved(policies.BetaThompson(alpha=1.5)),
+        "OpenLoop": lambda: policies.OpenLoop(policies.BetaThompson(alpha=1.5), str(written())),
         "Mixture": lambda: policies.Mixture(policies.BetaThompson(alpha=1.5), 0.3),
         "Switch": lambda: policies.Switch(0, policies.Uniform(), policies.BetaThompson()),
         "NeuralLinear": lambda: beliefs.NeuralLinear(net_of()),
@@ -171,9 +200,16 @@ def made() -> dict[str, Callable[[], Any]]:
         "Applicants": lambda: worlds.Applicants(requests=200),
         "Audited": lambda: worlds.Audited(worlds.Applicants(), alpha=0.2, gamma=1.0),
         "Replay": lambda: worlds.Replay(str(written()), requests=4),
+        "DrawnTexts": lambda: worlds.DrawnTexts(30, 12),
+        "GivenTexts": lambda: worlds.GivenTexts(str(written_texts())),
+        "GradualTexts": lambda: worlds.GradualTexts(worlds.DrawnTexts(30, 12), first=0.3, rate=0.2),
+        "Sources": lambda: worlds.Sources(
+            worlds.DrawnTexts(30, 12), n_users=12, eta=1.0, source_taste=0.5, clicks=worlds.PBM()
+        ),
         "Tastes": lambda: worlds.Tastes(7, 6),
         "Matrix": lambda: worlds.Matrix(matrix),
         "OneSided": lambda: worlds.OneSided(worlds.Arms([0.2, 0.5, 0.7])),
+        "Described": lambda: worlds.Described(worlds.Tastes(7, 6)),
         "Delayed": lambda: worlds.Delayed(
             worlds.Arms([0.2, 0.5, 0.7]), rounds=2, mean=4.0, lost=0.2
         ),
@@ -186,6 +222,14 @@ def written() -> Path:
     """The example log as a file, which a configuration can name."""
     path = Path(FOLDER.name) / "log.parquet"
     LOG.frame.write_parquet(path)
+    return path
+
+
+@cache
+def written_texts() -> Path:
+    """Texts as a table, which a configuration can name."""
+    path = Path(FOLDER.name) / "texts.parquet"
+    table_of(worlds.DrawnTexts(30, 12).draw(stream(0))).write_parquet(path)
     return path
 
 
@@ -224,7 +268,10 @@ CASES = [
 
 
 def log_for(thing: Any) -> Log:
-    """The example log; of two items for what says yes or no."""
+    """The example log; of two items for what says yes or no, of two texts an item for what compares
+    them or reads histories."""
+    if isinstance(thing, OF_TEXTS):
+        return TEXTS
     binary = isinstance(thing, (AcceptReject, beliefs.Payoff))
     return two_items(LOG) if binary else LOG
 
@@ -233,6 +280,15 @@ def log_for(thing: Any) -> Log:
 def test_conformance(name: str, check: str) -> None:
     thing = COMPONENTS[name]()
     checks(thing)[check](thing, log_for(thing))
+
+
+def test_a_whole_model_of_histories_conforms() -> None:
+    recommender = Recommender(
+        scorers.HistoryGRU(rewrite=["rewrite"], hidden=4),
+        objectives.SourceConsistency(),
+        samplers.Visits(among="others", human=True),
+    )
+    check(solvers.Direct(recommender, epochs=1), TEXTS)
 
 
 # ---- every constructor parameter changes something
@@ -248,8 +304,12 @@ def behaviour(thing: Any, log: Log) -> list[Tensor]:
             parts["boredom"] = worlds.Leaky(strength=2.0)
         world = worlds.Tastes(7, 6, **parts, offset=2.0 if logits else 0.0)
         return outcome(world, log, seed=0)
+    if isinstance(thing, worlds.TextSource):
+        thing = worlds.Sources(thing, n_users=12)
     thing = ready(thing, log, seed=0)
     seen = outcome(thing, log, seed=0)
+    if isinstance(thing, Fitted):
+        seen.append(thing.top(context_of(log), 3))
     seen += [value.double() for value in thing.state_dict().values()]
     if hasattr(thing, "update"):
         context = context_of(log)
@@ -258,12 +318,15 @@ def behaviour(thing: Any, log: Log) -> list[Tensor]:
         reward = ((item * item + context.user[:, None]) % 5 == 1).float()
         half = torch.full(item.shape, 0.5, dtype=torch.float64)
         signs = torch.arange(len(context)) % 3 - 1
-        slate, feedback = Slate(item, propensity=half), Feedback(reward, complaint=signs)
-        thing.update(context, slate, feedback, stream(0, "update"))
+        rest = (torch.arange(log.n_items) + context.user[:, None]) % 3 / 2.0  # (B, n_items)
+        slate = Slate(item, propensity=half)
+        feedback = Feedback(reward, extra=rest, complaint=signs)
+        for t in range(2):
+            thing.update(replace(context, time=t), slate, feedback, stream(0, "update", t))
         if isinstance(thing, Policy):
             seen += outcome(thing, log, seed=0)
-            if isinstance(thing, Certain) and not thing.privileged:
-                seen.append(thing.index(context))
+            if isinstance(thing, Certain):
+                seen.append(thing.index(context_of(log)))
         else:
             seen += [thing.scores(context), thing.width(context)]
     if hasattr(thing, "penalty"):

@@ -15,6 +15,7 @@ import yaml
 from recfb import objectives, scorers, solvers
 from recfb.cli import main
 from recfb.random import stream
+from recfb.scorers.history import HistoryScorer
 from recfb.store import load
 
 FOLDER = Path(__file__).parents[1] / "examples" / "fit"
@@ -63,8 +64,15 @@ def words(page: Any) -> set[str]:
     return {str(page).rpartition(".")[2]}
 
 
+# A fitted file is asked for recommendations to users. These rank requests that bring a history, or
+# compare the two texts of an item, which no click log has: see simulators/source_echo.yaml.
+OF_TEXTS = (HistoryScorer, objectives.SourceConsistency, objectives.SourceHinge)
+
+
 def test_every_method_has_a_configuration() -> None:
     named = set().union(*(words(yaml.safe_load(page.read_text())) for page in PAGES))
     rooms = (objectives, scorers, solvers)
-    there = {name for room in rooms for name in room.__all__ if inspect.isclass(vars(room)[name])}
+    classes = [vars(room)[name] for room in rooms for name in room.__all__]
+    classes = [cls for cls in classes if inspect.isclass(cls) and not issubclass(cls, OF_TEXTS)]
+    there = {cls.__name__ for cls in classes}
     assert there - named == {"Popularity", "Random"} - named  # nothing to configure

@@ -21,6 +21,7 @@ from recfb.contracts import (
     best_of,
 )
 from recfb.data import Log
+from recfb.data.pairs import Pairs
 from recfb.errors import ConfigError
 from recfb.network import Network, network
 
@@ -85,6 +86,19 @@ class FeatureNet(Scorer):
     def scores(self, context: Context) -> Tensor:
         """(B, n_items), or like candidates, from the request's features."""
         return _picked(context, self._every(len(context), context.features))
+
+    def score_of(self, context: Context, item: Tensor) -> Tensor:
+        """Scores of given items, (B, C), from the request's features."""
+        batch = Batch(context.user, item, item, features=context.features)
+        scores: Tensor = self(context.user, item, batch)
+        return scores
+
+    @torch.no_grad()
+    def top(self, context: Context, k: int, *, hide: Pairs | None = None) -> Tensor:
+        """The k best items by the request's features; `hide` is of requests without any."""
+        if context.features is None:
+            return super().top(context, k, hide=hide)
+        return best_of(context, self.scores(context), k)
 
 
 class NeuralLinear(Component):

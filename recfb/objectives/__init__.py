@@ -9,6 +9,7 @@ from recfb.objectives.ips import IPS, SNIPS
 from recfb.objectives.mse import MSE
 from recfb.objectives.nbpo import BPO, NBPO
 from recfb.objectives.relmf import RelMF
+from recfb.objectives.source_consistency import SourceConsistency, SourceHinge
 from recfb.objectives.ubpr import UBPR
 
 __all__ = [
@@ -26,4 +27,6 @@ __all__ = [
     "TCE",
     "UBPR",
     "RelMF",
+    "SourceConsistency",
+    "SourceHinge",
 ]

@@ -50,11 +50,11 @@ def entropy(user: Tensor) -> Tensor:
 
 
 class SourceConsistency(Objective):
-    """BPR, plus what scores change when texts are rewritten: a ranking that ignores provenance.
+    """Estimates a ranking that ignores provenance: BPR, plus what scores change under rewriting.
 
     The debiasing of Zhou et al., "Exploring the escalation of source bias in user, data, and
-    recommender system feedback loop", SIGIR 2025. Whoever wrote a text, its rewrite means the same,
-    so no label of provenance is needed:
+    recommender system feedback loop" (2025). Whoever wrote a text, its rewrite means the same, so
+    no label of provenance is needed:
 
         L = -log sigmoid(y_+ - y_-) + alpha mean_c |u . e(x_c) - u . e(x~_c)|
             + beta mean_c |u . e(x_c) - u~ . e(x_c)| + concentration (H(u) + H(u~))
@@ -115,12 +115,13 @@ class SourceConsistency(Objective):
 
 
 class SourceHinge(Objective):
-    """BPR, plus how far the machine-written text of a clicked item outscores the human one.
+    """Estimates a ranking by BPR, and keeps the machine-written texts of clicked items from
+    outscoring the human ones.
 
         L = -log sigmoid(y_+ - y_-) + weight max(0, y(AI text of +) - y(human text of +))
 
-    The constraint of Dai et al., "Neural retrievers are biased towards LLM-generated content", KDD
-    2024. It needs to know who wrote what: the columns source and twin of `log.items`.
+    The constraint of Dai et al., "Neural retrievers are biased towards LLM-generated content"
+    (2024). It needs to know who wrote what: the columns source and twin of `log.items`.
 
     Args:
         weight: of the hinge.
@@ -167,6 +168,6 @@ def encoder_of(score: Score) -> Any:
     if getattr(encoder, "rewrites", None) is None:
         raise ConfigError(
             "SourceConsistency compares texts with their rewrites, which this scorer does not "
-            'have. Use scorers.history_mean.HistoryMean(rewrite=["rewrite"]).'
+            'have. Use scorers.HistoryMean(rewrite=["rewrite"]).'
         )
     return encoder

@@ -37,11 +37,14 @@ from recfb.policies.lints import LinTS
 from recfb.policies.linucb import LinUCB
 from recfb.policies.mixture import Mixture
 from recfb.policies.neural_linear import NeuralLinearTS
+from recfb.policies.novelty import Novelty
 from recfb.policies.officer import Officer
+from recfb.policies.open_loop import OpenLoop
 from recfb.policies.oracle import Oracle
 from recfb.policies.ranked import Ranked
 from recfb.policies.regcb import RegCB
 from recfb.policies.softmax import Softmax
+from recfb.policies.source_quota import SourceQuota
 from recfb.policies.squarecb import SquareCB
 from recfb.policies.switch import Switch
 from recfb.policies.thompson import Thompson
@@ -86,12 +89,15 @@ __all__ = [
     "LinUCB",
     "Mixture",
     "NeuralLinearTS",
+    "Novelty",
     "Officer",
+    "OpenLoop",
     "Oracle",
     "Ranked",
     "RegCB",
     "ShrinkingDartboard",
     "Softmax",
+    "SourceQuota",
     "SquareCB",
     "Switch",
     "Tasting",

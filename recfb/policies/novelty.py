@@ -17,11 +17,10 @@ from recfb.policies.slates import Certain
 class Novelty(Certain):
     """Shows the K items with the largest first utility - weight log(1 + n of user and topic).
 
-    The first utility is the log-odds of the values of the round in which the policy first acts, so
-    a world that changes later, as one with boredom, leaves it behind. n counts clicks and leaks,
-    n <- decay n + clicks. At weight 0 it is the greedy policy that believes in static tastes. Like
-    `Oracle` it is a yardstick of a simulation, and no policy for a platform. Every user asks once a
-    round.
+    The first utility is the log-odds of the values of the round in which the user first asks, so a
+    world that changes later, as one with boredom, leaves it behind. n counts clicks and leaks once
+    a round, n <- decay n + clicks. At weight 0 it is the greedy policy that believes in static
+    tastes. Like `Oracle` it is a yardstick of a simulation, and no policy for a platform.
 
     Args:
         weight: how much a click on a topic lowers the others.
@@ -44,7 +43,8 @@ class Novelty(Certain):
 
     of: Tensor  # (n_items,) int64, the topic
     count: Tensor  # (n_users, C)
-    first: Tensor | None  # (B, n_items)
+    first: Tensor  # (n_users, n_items), NaN of users who have not asked yet
+    values: Tensor | None  # (B, n_items), of this round only
 
     def __init__(
         self, weight: float = 1.0, *, decay: float = 0.9, topic: Sequence[int] | None = None
@@ -66,18 +66,25 @@ class Novelty(Certain):
             )
         self.register_buffer("of", topic, persistent=False)
         self.register_buffer("count", torch.zeros(log.n_users, int(topic.max()) + 1))
-        self.register_buffer("first", None)
+        self.register_buffer("first", torch.full((log.n_users, log.n_items), torch.nan))
+        self.register_buffer("values", None, persistent=False)
         return super().bind(log)
 
+    def reset(self, generator: Generator) -> None:
+        super().reset(generator)
+        self.count.zero_()
+        self.first.fill_(torch.nan)
+
     def look(self, values: Tensor) -> None:
-        if self.first is None:
-            self.first = values.logit(eps=1e-6)
+        self.values = values
 
     def index(self, context: Context) -> Tensor:
-        if self.first is None:
+        if self.values is None:
             raise ConfigError("novelty looks at the true values before it acts: look(values)")
-        bored = self.count[context.user].log1p()[:, self.of]  # (B, n_items)
-        index = self.first - self.weight * bored
+        first = self.first[context.user]  # (B, n_items)
+        first = torch.where(first.isnan(), self.values.logit(eps=1e-6), first)
+        self.first[context.user] = first  # here, since another policy may ask for `probs` alone
+        index = first - self.weight * self.count[context.user].log1p()[:, self.of]
         return index if context.candidates is None else index.gather(1, context.candidates)
 
     def update(

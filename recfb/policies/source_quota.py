@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -16,17 +17,20 @@ if TYPE_CHECKING:
     from recfb.data.pairs import Pairs
 
 
-def within_quota(machine: Tensor, k: int, most: int) -> Tensor:
+def within_quota(machine: Tensor, k: int, most: int, there: Tensor | None = None) -> Tensor:
     """Which k places of each ranked list make the best list with at most `most` machine-written
     texts: (B, n) bool, best first -> (B, k) places, in order.
 
-    Where too few others exist, the list is filled up with the next machine-written ones.
+    Where too few others exist, the list is filled up with the next machine-written ones, and then
+    with what is not `there`, (B, n) bool, which is ranked last.
 
     >>> within_quota(torch.tensor([[True, True, False, False]]), 3, 1).tolist()
     [[0, 2, 3]]
     """
-    over = machine & (machine.cumsum(1) > most)  # (B, n)
-    return over.to(torch.uint8).argsort(dim=1, stable=True)[:, :k].sort(1).values
+    worse = (machine & (machine.cumsum(1) > most)).to(torch.uint8)  # (B, n)
+    if there is not None:
+        worse = worse.masked_fill(~there, 2)
+    return worse.argsort(dim=1, stable=True)[:, :k].sort(1).values
 
 
 class SourceQuota(Fitted):
@@ -36,7 +40,7 @@ class SourceQuota(Fitted):
     leaves the model as biased as it was. Under `Ranked`.
 
     Args:
-        model: a solver, such as `solvers.direct.Direct`.
+        model: a solver, such as `solvers.Direct`.
         share: the largest share of a list.
 
     Raises:
@@ -77,10 +81,16 @@ class SourceQuota(Fitted):
 
     @torch.no_grad()
     def top(self, context: Context, k: int, *, hide: Pairs | None = None) -> Tensor:
+        scores = self.scores(context)  # (B, n), of candidates or of the catalogue
+        item, there = context.candidates, torch.ones_like(scores, dtype=torch.bool)
+        if item is None:
+            item = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
+        if context.available is not None:
+            there = there & context.available
         if hide is not None:
-            raise ConfigError("SourceQuota ranks for policies, which hide nothing.")
-        scores = self.scores(context)  # (B, n)
-        if context.available is None:
-            ranked = best_of(context, scores, scores.shape[1])  # (B, n) items
-            return ranked.gather(1, within_quota(self.machine[ranked], k, int(self.share * k)))
-        raise ConfigError("SourceQuota ranks candidates or the catalogue, not a mask of items.")
+            there = there & ~hide.has(context.user[:, None] * hide.n_items + item)
+        places = replace(context, candidates=None, available=there)
+        ranked = best_of(places, scores, scores.shape[1])  # (B, n) places in `item`
+        item, there = item.gather(1, ranked), there.gather(1, ranked)
+        within = within_quota(self.machine[item], k, int(self.share * k), there)  # (B, k)
+        return item.gather(1, within)

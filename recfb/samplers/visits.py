@@ -21,10 +21,10 @@ Among = Literal["shown", "others", "balanced"]
 
 
 class Visits(Slates):
-    """As `Slates`, with the history of each request: batches have history (B, H).
+    """Draws clicked rows of the log and unclicked rows of the same slate, with the user's history.
 
-    Logs of two texts an item (`worlds.sources`) know more of their items, by columns of
-    `log.items`.
+    As `Slates`, and batches have history (B, H). Logs of two texts an item (`worlds.Sources`) know
+    more of their items, by columns of `log.items`.
 
     Args:
         negatives: rows drawn beside each click.
@@ -41,10 +41,10 @@ class Visits(Slates):
 
     >>> from recfb.data import Log
     >>> from recfb.random import stream
-    >>> rows = {"item": [4, 5], "reward": [0, 1], "slate": [8, 8], "history": [[4, 5], [4, 5]]}
+    >>> rows = {"item": [4, 5], "reward": [0, 1], "slate": [8, 8], "history": [[1, -1], [1, -1]]}
     >>> batch = Visits().bind(Log.of(rows))(torch.tensor([0]), None, Step(generator=stream(0)))
     >>> batch.item.tolist(), batch.history.tolist()
-    ([[1, 0]], [[4, 5]])
+    ([[1, 0]], [[1, -1]])
     """
 
     history: Tensor  # (n, H) of all rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -11,16 +12,16 @@ from recfb.errors import ConfigError
 from recfb.scorers.history import HistoryScorer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from recfb.data.log import Log
 
 
 class HistoryGRU(HistoryScorer):
-    """s(h, i) = (A GRU(x_h1, x_h2, ...) + b) . x_i, with x the frozen vectors of `HistoryScorer`.
+    """Estimates s(h, i) = (A GRU(x_h1, x_h2, ...) + b) . x_i from a history h, with frozen
+    vectors x.
 
-    Hidasi et al., "Session-based recommendations with recurrent neural networks", ICLR 2016, for
-    the recurrent unit. Places without an item are passed over.
+    Hidasi et al., "Session-based recommendations with recurrent neural networks" (2016), for the
+    recurrent unit. The vectors are those of `HistoryScorer`; places without an item are passed
+    over.
 
     Args:
         items, rewrite, project: as in `HistoryScorer`.

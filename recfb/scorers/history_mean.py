@@ -17,9 +17,9 @@ _FIRST = 0.5  # W starts at this times the identity
 
 
 class HistoryMean(HistoryScorer):
-    """s(h, i) = (mean_j x_hj W + b) . x_i, with x the frozen vectors of `HistoryScorer`.
+    """Estimates s(h, i) = (mean_j x_hj W + b) . x_i from a history h, with frozen vectors x.
 
-    Every training starts from W = I / 2 and b = 0.
+    The vectors are those of `HistoryScorer`. Every training starts from W = I / 2 and b = 0.
 
     >>> from recfb.data import Log
     >>> from recfb.data.batch import Context

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class Direct(Solver):
-    """Trains a Recommender by its own loss and optimiser, without Lightning: as `fit(log,
-    recommender, max_epochs=epochs, batch_size=batch_size)`, on one device, without validation and
-    clipping, and with draws of its own.
+    """Trains a Recommender by its own loss and optimiser in a plain loop of torch.
 
-    A loop retrains its model every round, and this one says how long in its own hyperparameters.
+    As `fit(log, recommender, max_epochs=epochs, batch_size=batch_size)` on one device, without
+    validation and clipping, and with draws of its own. A loop retrains its model every round, and
+    this one says how long in its own hyperparameters.
 
     Args:
         recommender: what to train.

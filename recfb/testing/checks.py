@@ -30,7 +30,7 @@ from recfb.data.log import Log
 from recfb.errors import ConfigError, UnboundError
 from recfb.random import stream
 from recfb.testing import acting, learning
-from recfb.testing.outcome import FEATURES, outcome, ready, same
+from recfb.testing.outcome import FEATURES, outcome, ready, same, widened
 
 Check = Callable[[Any, Log], None]
 
@@ -160,7 +160,7 @@ def check_state_dict(thing: Any, log: Log) -> None:
 
 def check_bind_twice(thing: Any, log: Log) -> None:
     """Binding again gives the shapes of the new log, without a trace of the old one."""
-    wide = Log.empty(log.n_users + 3, log.n_items + 2)
+    wide = widened(log.with_frame(log.frame.clear()), users=3, items=2)
     twice = copy.deepcopy(thing)
     with contextlib.suppress(ConfigError):  # a table that was given for this log refuses another
         twice.bind(wide)

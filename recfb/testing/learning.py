@@ -3,52 +3,72 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 import torch
 
-from recfb.contracts import Context, Step
+from recfb.contracts import Batch, Step
 from recfb.data.history import History
 from recfb.data.log import Log
+from recfb.data.vocabulary import Vocabulary
+from recfb.errors import RecfbError
 from recfb.random import stream
 from recfb.testing.outcome import (
     batch_tensors,
     batches_of,
+    context_of,
     draw,
+    in_training,
     outcome,
     ready,
     same,
     score_of,
+    step_at,
+    widened,
 )
 
 
 def check_all_agrees_with_forward(scorer: Any, log: Log) -> None:
-    """`all(user)` is `forward` on every item, alone and with a buffer."""
+    """Scores of requests are `forward` on every item, and so is `all(user)` of users alone, also
+    with a buffer; what needs histories has no scores of users alone."""
     ready(scorer, log, seed=0)
-    user = torch.tensor([3, 0, 3]) % log.n_users
-    item = torch.arange(log.n_items).expand(3, -1)  # (3, n_items)
-    table = scorer.all(user)
-    assert table.shape == (3, log.n_items), f"all(user) has shape {tuple(table.shape)}"
-    near = torch.allclose(table, scorer(user, item), rtol=1e-4, atol=1e-6)
-    assert near, "all(user) differs from forward(user, every item)"
-    buffer = torch.full_like(table, torch.nan)
-    assert torch.equal(scorer.all(user, out=buffer), table), "all(user, out=...) differs"
-    assert torch.equal(scorer(user, item[:, 2]), scorer(user, item)[:, 2]), "(B,) and (B, C) differ"
+    context = context_of(log)[torch.tensor([3, 0, 3]) % log.n_users]
+    user, item = context.user, torch.arange(log.n_items).expand(3, -1)  # (3, n_items)
+    known = {"features": context.features, "history": context.history}
+    batch = Batch(user, item, torch.zeros(item.shape), **known)
+    scores = scorer(user, item, batch)  # (3, n_items)
+
+    def agrees(name: str, found: torch.Tensor, expected: torch.Tensor) -> None:
+        assert found.shape == expected.shape, f"{name} has shape {tuple(found.shape)}"
+        near = torch.allclose(found, expected, rtol=1e-4, atol=1e-6)
+        assert near, f"{name} differs from forward(user, every item)"
+
+    agrees("scores(request)", scorer.scores(context), scores)
+    some = replace(context, candidates=item[:, [2, 0]])
+    agrees("scores(request with candidates)", scorer.scores(some), scores[:, [2, 0]])
+    agrees("score_of(request, items)", scorer.score_of(context, item), scores)
+    assert torch.equal(scorer(user, item[:, 2], batch), scores[:, 2]), "(B,) and (B, C) differ"
+    if context.history is None:
+        table = scorer.all(user)
+        agrees("all(user)", table, scorer(user, item))
+        buffer = torch.full_like(table, torch.nan)
+        assert torch.equal(scorer.all(user, out=buffer), table), "all(user, out=...) differs"
 
 
 def check_row_order(scorer: Any, log: Log) -> None:
-    """Permuting users permutes scores: no row looks at another."""
+    """Permuting requests permutes scores: no row looks at another."""
     ready(scorer, log, seed=0)
-    order = torch.randperm(log.n_users, generator=stream(0, "order"))
-    straight, permuted = scorer.all(torch.arange(log.n_users)), scorer.all(order)
+    context, order = context_of(log), torch.randperm(log.n_users, generator=stream(0, "order"))
+    straight, permuted = scorer.scores(context), scorer.scores(context[order])
     assert torch.allclose(permuted, straight[order], rtol=1e-5, atol=1e-7), "rows influence rows"
 
 
 def check_never_clicked_item(scorer: Any, log: Log) -> None:
     """An item and a user without a click have finite scores, and keep their places."""
-    wide = Log.of(log.frame, n_users=log.n_users + 1, n_items=log.n_items + 2)
-    scores = ready(scorer, wide, seed=0).all(torch.arange(wide.n_users))
+    wide = widened(log, users=1, items=2)
+    scores = ready(scorer, wide, seed=0).scores(context_of(wide))
     assert scores.shape == (wide.n_users, wide.n_items), f"shape {tuple(scores.shape)}"
     assert bool(torch.isfinite(scores).all()), "scores of what was never clicked are not finite"
 
@@ -57,30 +77,32 @@ def check_top(scorer: Any, log: Log) -> None:
     """`top` gives distinct available items, best first."""
     ready(scorer, log, seed=0)
     available = torch.ones(log.n_users, log.n_items, dtype=torch.bool)
-    available[:, 1] = False
-    context = Context(torch.arange(log.n_users), available=available)
+    available[:, ::3] = False
+    context = replace(context_of(log), available=available)
     pick = scorer.top(context, 3)
-    assert bool((pick != 1).all()), "an unavailable item was picked"
+    assert bool(available.gather(1, pick).all()), "an unavailable item was picked"
     score = scorer.scores(context).gather(1, pick)
     assert bool((score[:, :-1] >= score[:, 1:]).all()), "the picks are not best first"
 
 
 def check_recommend(model: Any, log: Log) -> None:
-    """`recommend` speaks original ids, leaves out what was clicked, and knows strangers."""
-    named = Log.of(
-        log.decode().with_columns(pl.format("u{}", "user").alias("user")), n_items=log.n_items
-    )
-    if hasattr(model, "solve"):
-        ready(model, named, seed=0)
-    else:
-        model.bind(named)
-        model.reset(stream(0, "reset"))
+    """`recommend` speaks original ids, leaves out what was clicked, and knows strangers. What ranks
+    requests by their histories refuses, since `recommend` has none."""
+    users = log.users.with_columns(id=pl.format("u{}", "id"))
+    named = Log(log.frame, Vocabulary(users, log.items), log.meta)
+    ready(model, named, seed=0)
     model.history, model.vocabulary = History.of(named), named.vocabulary
-    table = model.recommend(["u0", "stranger"], 3)
+    try:
+        table = model.recommend(["u0", "stranger"], 3)
+    except RecfbError as error:
+        if "history" not in log.columns or "history" not in str(error):
+            raise
+        return
     assert table.columns == ["user", "rank", "item", "by"], f"the columns are {table.columns}"
     mine = set(named.decode().filter(pl.col("user") == "u0", pl.col("reward") > 0)["item"])
     shown = set(table.filter(pl.col("user") == "u0")["item"])
     assert not shown & mine, "an item that the user clicked was recommended"
+    assert len(shown) == 3, f"{len(shown)} items were recommended, not 3"
     by = table.filter(pl.col("user") == "stranger")["by"].unique().to_list()
     assert by == ["popularity"], f"a user without history was ranked by {by}"
 
@@ -141,7 +163,7 @@ def check_another_step(sampler: Any, log: Log) -> None:
     rows = sampler.rows(stream(0, "rows"))
 
     def at(seed: int) -> Any:
-        return batch_tensors(sampler(rows, score_of, Step(5, 1, 10, stream(seed, "step"))))
+        return batch_tensors(sampler(rows, score_of, step_at(5, 1, seed)))
 
     assert same(at(1), at(1)), "one generator gave two batches"
 
@@ -160,12 +182,7 @@ def check_losses(objective: Any, log: Log) -> None:
     ready(objective, log, seed=0)
     batch = batches_of(log)[objective.needs[0]][0]
     weight = torch.zeros(log.n_users, log.n_items, requires_grad=True)
-
-    def score(user: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
-        owner = user[:, None] if item.dim() > user.dim() else user
-        return weight[owner, item]
-
-    losses = objective(score, batch, Step(5, 1, 10))
+    losses = objective(in_training(log, batch, weight), batch, step_at(5, 1, 0))
     by_row = losses.shape[:1] in (batch.user.shape, ())
     assert by_row, f"losses have shape {tuple(losses.shape)}"
     assert bool(torch.isfinite(losses).all()), "a loss is not finite"
@@ -175,13 +192,24 @@ def check_losses(objective: Any, log: Log) -> None:
 
 
 def check_losses_by_row(objective: Any, log: Log) -> None:
-    """Permuting the rows of a batch permutes the losses."""
+    """Permuting the rows of a batch permutes the losses. Where rows have draws of their own, which
+    stay with their places, the rows of the first half stay and keep their losses."""
     ready(objective, log, seed=0)
     batch = batches_of(log)[objective.needs[0]][0]
-    order = torch.randperm(len(batch), generator=stream(0, "order"))
 
-    straight, permuted = (objective(score_of, b, Step(5, 1, 10)) for b in (batch, batch[order]))
-    straight = straight[order] if straight.dim() else straight
+    def losses(batch: Batch) -> tuple[torch.Tensor, bool]:
+        generator = stream(0, "step")
+        found = objective(in_training(log, batch), batch, Step(5, 1, 10, generator))
+        return found, not torch.equal(generator.get_state(), stream(0, "step").get_state())
+
+    straight, draws = losses(batch)
+    kept = len(batch) // 2 if draws else 0
+    order = kept + torch.randperm(len(batch) - kept, generator=stream(0, "order"))
+    order = torch.cat([torch.arange(kept), order])
+    permuted, _ = losses(batch[order])
+    if straight.dim():
+        rows = slice(kept) if draws else slice(None)
+        straight, permuted = straight[order][rows], permuted[rows]
     assert torch.allclose(permuted, straight, rtol=1e-5), "losses depend on the order of rows"
 
 
@@ -202,7 +230,7 @@ SCORER = [
     check_top,
     check_reset_matters,
 ]
-FITTED = [check_recommend]
+FITTED = [check_top, check_recommend]
 SAMPLER = [check_epoch, check_batch, check_gives, check_another_step]
 EXPOSURE = [check_probability]
 OBJECTIVE = [check_losses, check_losses_by_row]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import polars as pl
 import torch
 from torch import Tensor
 
@@ -16,14 +18,15 @@ from recfb.contracts import (
     Objective,
     Policy,
     Sampler,
+    Score,
     Scorer,
     Slate,
-    Solver,
     Step,
     World,
     cat,
 )
 from recfb.data.log import Log
+from recfb.data.vocabulary import Vocabulary
 from recfb.errors import ConfigError
 from recfb.random import stream
 
@@ -37,10 +40,8 @@ def ready(thing: Any, log: Log, *, seed: int) -> Any:
         return thing
     thing.bind(log)
     thing.reset(stream(seed, "reset"))
-    if isinstance(thing, Solver):
-        thing.solve(log)
-    model = getattr(thing, "model", None)
-    if isinstance(thing, Policy) and isinstance(model, Solver):
+    model: Any = getattr(thing, "model", None) if isinstance(thing, Policy) else thing
+    if hasattr(model, "solve"):
         model.solve(log)
     return thing
 
@@ -48,16 +49,15 @@ def ready(thing: Any, log: Log, *, seed: int) -> Any:
 def outcome(thing: Any, log: Log, *, seed: int) -> list[Tensor]:
     """What a ready component computes."""
     if isinstance(thing, Scorer):
-        user = torch.arange(log.n_users)
-        return [thing.all(user), torch.as_tensor(thing.penalty(rows_of(log)))]
+        return [thing.scores(context_of(log)), torch.as_tensor(thing.penalty(rows_of(log)))]
     if isinstance(thing, Sampler):
         return batch_tensors(draw(thing, log, seed))
     if isinstance(thing, Exposure):
         return [thing(rows_of(log))]
     if isinstance(thing, Objective):
-        steps = Step(3, 0, 10), Step(5, 1, 10)  # schedules: before and after some change
+        steps = step_at(3, 0, seed), step_at(5, 1, seed)  # schedules: before and after some change
         batches = batches_of(log)[thing.needs[0]]
-        return [thing(score_of, batch, step) for step in steps for batch in batches]
+        return [thing(in_training(log, batch), batch, step) for step in steps for batch in batches]
     if isinstance(thing, Policy):
         context = context_of(log)
         if type(thing).privileged:
@@ -90,7 +90,7 @@ def rows_of(log: Log) -> Batch:
     """The log's rows as a batch."""
     columns = {
         name: log.tensor(name) if name in log.columns else None
-        for name in ("propensity", "time", "position")
+        for name in ("propensity", "time", "position", "history")
     }
     return Batch(log.tensor("user"), log.tensor("item"), log.tensor("reward"), **columns)
 
@@ -105,10 +105,10 @@ def batches_of(log: Log) -> dict[str, list[Batch]]:
     item = torch.cat([clicked.item[:, None], other], 1)  # (B, 3)
     reward = torch.zeros(item.shape)
     reward[:, 0] = 1.0
-    free = Batch(clicked.user, item, reward)
+    free = Batch(clicked.user, item, reward, history=clicked.history)
     item = (clicked.item[:, None] + torch.tensor([0, 3, 4])) % log.n_items  # (B, 3)
     label = log.clicks.label(clicked.user, item)
-    any_item = Batch(clicked.user, item, label)
+    any_item = Batch(clicked.user, item, label, history=clicked.history)
     return {
         "pairs": [rows],
         "shown_pairs": [shown],
@@ -125,11 +125,45 @@ def score_of(user: Tensor, item: Tensor) -> Tensor:
     return 2 * torch.sin(1.0 + owner.float() * 1.3 + item.float() * 0.7)
 
 
+class FixedScorer:
+    """Scores by a table (n_users, n_items); with the fixed vectors of items and of their rewrites
+    that an objective may ask a scorer of histories for."""
+
+    def __init__(self, table: Tensor) -> None:
+        self.table = table
+        shape = (2, table.shape[1], 4)
+        self.vectors, self.rewrites = torch.randn(shape, generator=stream(0, "vectors"))
+
+    def __call__(self, user: Tensor, item: Tensor, batch: Batch | None = None) -> Tensor:
+        return self.table[user[:, None] if item.dim() > user.dim() else user, item]
+
+    def user_vectors(self, history: Tensor, swapped: Tensor | None = None) -> Tensor:
+        """(B, H) -> (B, d); where `swapped`, texts are read as their rewrites."""
+        x = self.vectors[history]  # (B, H, d)
+        if swapped is not None:
+            x = torch.where(swapped[:, :, None], self.rewrites[history], x)
+        user: Tensor = x.mean(1)
+        return user
+
+
+def in_training(log: Log, batch: Batch, table: Tensor | None = None) -> Score:
+    """What an objective is given: a scorer that has the batch. Scores are those of `score_of`, or
+    of a table (n_users, n_items)."""
+    if table is None:
+        item = torch.arange(log.n_items).expand(log.n_users, -1)  # (n_users, n_items)
+        table = score_of(torch.arange(log.n_users), item)
+    return partial(FixedScorer(table), batch=batch)
+
+
+def step_at(index: int, epoch: int, seed: int) -> Step:
+    """A step of a training of ten, with draws of its own."""
+    return Step(index, epoch, 10, stream(seed, "step"))
+
+
 def draw(sampler: Sampler, log: Log, seed: int, step: Step | None = None) -> Batch:
     """One epoch of a sampler as one batch."""
     rows = sampler.rows(stream(seed, "rows"))
-    step = step or Step(5, 1, 10, stream(seed, "step"))
-    batch: Batch = sampler(rows, score_of, step)
+    batch: Batch = sampler(rows, score_of, step or step_at(5, 1, seed))
     return batch
 
 
@@ -140,9 +174,30 @@ def batch_tensors(batch: Batch) -> list[Tensor]:
 
 
 def context_of(log: Log) -> Context:
-    """A request of every user, with features for those who want them."""
+    """A request of every user, with features for those who want them, and with the user's last
+    history where the log has histories."""
     user = torch.arange(log.n_users)
-    return Context(user, 0, features=FEATURES[user % len(FEATURES)])
+    features = FEATURES[user % len(FEATURES)]
+    return Context(user, 0, features=features, history=last_histories(log))
+
+
+def last_histories(log: Log) -> Tensor | None:
+    """The history in the last row of each user, -1 of users without a row: (n_users, H)."""
+    if "history" not in log.columns:
+        return None
+    row = torch.full((log.n_users,), -1)
+    row = row.scatter_reduce(0, log.tensor("user"), torch.arange(len(log)), "amax")  # (n_users,)
+    return log.tensor("history")[row].masked_fill(row[:, None] < 0, -1)
+
+
+def widened(log: Log, users: int, items: int) -> Log:
+    """The log with further users and items, without rows, of whom as much is known as of the
+    first."""
+    tables = [
+        pl.concat([known, known.head(more)]).with_columns(id=pl.int_range(pl.len()))
+        for known, more in ((log.users, users), (log.items, items))
+    ]
+    return Log(log.frame, Vocabulary(*tables), log.meta)
 
 
 def trajectory(world: World[Any], seed: int, rounds: int = 3) -> list[Tensor]:
@@ -152,7 +207,8 @@ def trajectory(world: World[Any], seed: int, rounds: int = 3) -> list[Tensor]:
     for t in range(rounds):
         slate, context = slate_for(world, state, t), world.observe(state)
         feedback, truth = world.respond(state, slate, stream(seed, "respond", t))
-        seen += [context.user] if context.available is None else [context.user, context.available]
+        asked = (context.user, context.available, context.candidates, context.history)
+        seen += [x for x in asked if x is not None]
         seen += [feedback.reward, world.values(state)]
         seen += [x for x in (feedback.delay, feedback.cost, feedback.extra) if x is not None]
         seen += [truth[name].double() for name in sorted(truth)]
@@ -161,10 +217,13 @@ def trajectory(world: World[Any], seed: int, rounds: int = 3) -> list[Tensor]:
 
 
 def slate_for(world: World[Any], state: Any, shift: int) -> Slate:
-    """Two items a request (one, in a world of one item), moved on by `shift`; all outcomes are
-    asked for."""
-    rows = len(world.observe(state))
-    k = min(2, world.n_items)
+    """Two items a request (one, in a world of one item), moved on by `shift`, of the candidates
+    where there are any; all outcomes are asked for."""
+    context = world.observe(state)
+    rows, k = len(context), min(2, world.n_items)
     item = (torch.arange(rows)[:, None] + torch.arange(k) + shift) % world.n_items  # (B, K)
+    if context.candidates is not None:
+        place = (torch.arange(k) + shift) % context.candidates.shape[1]  # (K,)
+        item = context.candidates[:, place]  # (B, K)
     share = torch.full(item.shape, 1.0 / world.n_items, dtype=torch.float64)
     return Slate(item, propensity=share, observe=torch.ones(rows, world.n_items, dtype=torch.bool))

@@ -10,6 +10,8 @@ from recfb.worlds.churn import Churn
 from recfb.worlds.classification import Classification
 from recfb.worlds.clicks import DBN, DCM, PBM, Cascade, ClickModel, Clicks, TrustBias
 from recfb.worlds.contextual import Contextual
+from recfb.worlds.copies import Copies
+from recfb.worlds.described import Described
 from recfb.worlds.drift import (
     Attraction,
     BiasedAssimilation,
@@ -29,8 +31,10 @@ from recfb.worlds.payments import Payments, valued
 from recfb.worlds.population import Clustered, Gaussian, People, Population
 from recfb.worlds.populations import Dirichlet, Factors, Interests, LongTail
 from recfb.worlds.replay import Replay, replayed
+from recfb.worlds.sources import Sources, echoed
 from recfb.worlds.switching import Budgeted, SwitchingCost
 from recfb.worlds.tastes import Tastes
+from recfb.worlds.texts import DrawnTexts, GivenTexts, GradualTexts, TextSource
 from recfb.worlds.traced import Traced
 from recfb.worlds.walk import MultiScaleWalk
 from recfb.worlds.wrappers import Delayed, OneSided, Wrapper
@@ -55,14 +59,19 @@ __all__ = [
     "Clicks",
     "Clustered",
     "Contextual",
+    "Copies",
     "Delayed",
+    "Described",
     "Dirichlet",
+    "DrawnTexts",
     "Drift",
     "Drifts",
     "Factors",
     "Fixed",
     "Gaps",
     "Gaussian",
+    "GivenTexts",
+    "GradualTexts",
     "Interests",
     "Leaky",
     "LongTail",
@@ -83,13 +92,16 @@ __all__ = [
     "Repulsion",
     "Reversion",
     "Shock",
+    "Sources",
     "SwitchingCost",
     "Tastes",
+    "TextSource",
     "Threshold",
     "Traced",
     "TrustBias",
     "Visit",
     "Wrapper",
+    "echoed",
     "objections",
     "panel_flags",
     "replayed",

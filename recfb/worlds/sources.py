@@ -17,7 +17,7 @@ from recfb.metrics.sources import source_metrics
 from recfb.random import spawn
 from recfb.worlds.clicks import ClickModel
 from recfb.worlds.copies import normal, split, unit
-from recfb.worlds.texts import Drawn, Texts, TextSource
+from recfb.worlds.texts import DrawnTexts, Texts, TextSource
 
 HISTORY, HALF = 10, 4  # of a user's items: the history, and each half of the clicks to learn from
 _TEMPERATURE = 1.5  # of the Gumbel draw of a user's items
@@ -50,11 +50,11 @@ class Sources(World[SourcesState]):
 
     The platform holds the user's history, in which each text is replaced by its copy with the
     probability of a machine-written click in the round before: the loop of Zhou et al., "Exploring
-    the escalation of source bias in user, data, and recommender system feedback loop", SIGIR 2025.
-    Of the wanted item's texts the user clicks the one placed better.
+    the escalation of source bias in user, data, and recommender system feedback loop" (2025). Of
+    the wanted item's texts the user clicks the one placed better.
 
-    With `Gradual` texts the copies arrive over time: what is not yet written is in no request and
-    no history; in the place of a copy a request has the human text of another item.
+    With `GradualTexts` the copies arrive over time: what is not yet written is in no request and no
+    history; in the place of a copy a request has the human text of another item.
 
     `opening` holds clicks on human texts, at time -1. `log.items` has the vectors `x`, those of a
     rewrite of each text `rewrite` (for a human text its copy, for a copy its copy), `source` (1 for
@@ -62,7 +62,7 @@ class Sources(World[SourcesState]):
     t of the published loop is the training before round t; see `echoed` for its metrics.
 
     Args:
-        texts: the items' vectors; default `Drawn()`.
+        texts: the items' vectors; default `DrawnTexts()`.
         n_users: users, each with four requests a round.
         sharpness: how much users differ in what they want.
         style: how much they want human texts that sound like a machine: the seed of the bias.
@@ -77,7 +77,7 @@ class Sources(World[SourcesState]):
         ConfigError: too few users, items or candidates; a taste that cannot act.
 
     >>> from recfb.random import stream
-    >>> world = Sources(Drawn(60), n_users=5)
+    >>> world = Sources(DrawnTexts(60), n_users=5)
     >>> world.observe(world.start(stream(0))).candidates.shape
     torch.Size([20, 10])
     """
@@ -95,7 +95,7 @@ class Sources(World[SourcesState]):
         clicks: ClickModel | None = None,
     ) -> None:
         super().__init__()
-        self.texts = Drawn() if texts is None else texts
+        self.texts = DrawnTexts() if texts is None else texts
         owned, pairs = HISTORY + 2 * HALF + 1, self.texts.n
         if n_users < 1 or pairs <= owned or (candidates is not None and candidates < 2):
             raise ConfigError(
@@ -274,6 +274,6 @@ def echoed(done: Round) -> Mapping[str, Tensor]:
 def echo_of(
     world: Sources, state: SourcesState, model: Any, ratio: float | None = None
 ) -> dict[str, Tensor]:
-    """TextSource bias of a model on the test clicks, histories machine-written at a given ratio."""
+    """Source bias of a model on the test clicks, histories machine-written at a given ratio."""
     scores = model.scores(world.test(state, ratio))  # (U, 2 C)
     return source_metrics(scores.view(*state.test.shape))

@@ -45,11 +45,11 @@ class TextSource(Component, ABC):
         """The texts, on the generator's device."""
 
 
-class Drawn(TextSource):
-    """Contents uniform on the unit sphere orthogonal to the artefact, styles z ~ spread N(0, 1),
-    copies and their copies by `copies`.
+class DrawnTexts(TextSource):
+    """Texts at random: contents uniform on a unit sphere, styles z ~ spread N(0, 1), and copies.
 
-    The artefact is the first coordinate. That is no loss of generality for the world, but it is for
+    Contents are orthogonal to the artefact; copies and their copies are made by `copies`. The
+    artefact is the first coordinate. That is no loss of generality for the world, but it is for
     optimisers that treat coordinates apart, as Adam: in a random direction (`rotate`) they learn
     the style of histories as fast as that of items, and a weak artefact escalates less.
 
@@ -66,7 +66,7 @@ class Drawn(TextSource):
         ConfigError: no items, fewer than three dimensions, a negative spread or jitter.
 
     >>> from recfb.random import stream
-    >>> texts = Drawn(5, dim=8).draw(stream(0))
+    >>> texts = DrawnTexts(5, dim=8).draw(stream(0))
     >>> bool(((texts.copy - texts.human) @ texts.artefact > 0.19).all())
     True
     """
@@ -102,9 +102,10 @@ class Drawn(TextSource):
         return Texts(human + noise[0], copy + noise[1], again + noise[2], v)
 
 
-class Gradual(TextSource):
-    """The copies are written one after the other: in round t those of a share first + rate t of the
-    items are there, in random order.
+class GradualTexts(TextSource):
+    """The copies are written one after the other, in random order, and are in no request before.
+
+    In round t those of a share first + rate t of the items are there.
 
     Args:
         texts: what is written.
@@ -115,7 +116,8 @@ class Gradual(TextSource):
         ConfigError: a share outside [0, 1].
 
     >>> from recfb.random import stream
-    >>> Gradual(Drawn(5), first=0.4, rate=0.2).draw(stream(0)).arrives.sort().values.tolist()
+    >>> texts = GradualTexts(DrawnTexts(5), first=0.4, rate=0.2).draw(stream(0))
+    >>> texts.arrives.sort().values.tolist()
     [0, 0, 1, 2, 3]
     """
 
@@ -128,7 +130,7 @@ class Gradual(TextSource):
                 f"first and rate are shares of the items, found first={first}, rate={rate}. For a "
                 "tenth in each round: rate=0.1"
             )
-        self.texts = Drawn() if texts is None else texts
+        self.texts = DrawnTexts() if texts is None else texts
         self.first, self.rate, self.n = first, rate, self.texts.n
 
     def draw(self, generator: Generator) -> Texts:
@@ -144,7 +146,7 @@ class Gradual(TextSource):
         return replace(texts, arrives=(late / self.rate - 1e-6).ceil().clamp(min=0).long())
 
 
-class Given(TextSource):
+class GivenTexts(TextSource):
     """The user's own texts: a table with two rows an item, or more with rewrites of rewrites.
 
     Args:
@@ -178,7 +180,7 @@ class Given(TextSource):
 
 
 def read_texts(table: Any) -> Texts:
-    """Pairs of texts from a table as `Given` describes it; the artefact is estimated.
+    """Pairs of texts from a table as `GivenTexts` describes it; the artefact is estimated.
 
     Without rewrites of depth 2 `again` repeats the copy, and `approx_rewrite` is set.
 

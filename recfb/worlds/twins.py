@@ -14,7 +14,7 @@ from recfb.metrics.sources import source_metrics
 from recfb.random import stream
 from recfb.worlds.copies import CopyFit, fit_copies
 from recfb.worlds.sources import Sources
-from recfb.worlds.texts import Given, Texts, table_of
+from recfb.worlds.texts import GivenTexts, Texts, table_of
 
 CLOSE = 0.05
 
@@ -67,14 +67,14 @@ def check_twin(
 
     Args:
         texts: of `read_texts`.
-        model: a scorer of histories under training, such as `solvers.direct.Direct`.
+        model: a scorer of histories under training, such as `solvers.Direct`.
         fit: the verb `recfb.fit`.
         seed: of the users and the twin.
     """
     found, twin = drawn_twin(texts, seed)
     shares = []
     for each in (texts, twin):
-        world = Sources(Given(table_of(each)))
+        world = Sources(GivenTexts(table_of(each)))
         state = world.start(stream(seed, "start"))
         log = world.opening(state, 1, 1)
         fit(log.filter(pl.col("user") % 2 == 0), model)

@@ -21,7 +21,7 @@ from recfb.simulate import Refit
 from recfb.solvers.direct import Direct
 from recfb.worlds.copies import Copies
 from recfb.worlds.sources import Sources, echo_of, echoed
-from recfb.worlds.texts import Drawn
+from recfb.worlds.texts import DrawnTexts
 
 BASE, STRONG = Copies(), Copies(0.95, 0.6, 0.5)
 LOOPS = 8
@@ -47,7 +47,7 @@ def debiased(alpha: float) -> Recommender:
 
 
 def world(copies: Copies = BASE, *, jitter: float = 0.0, rotate: bool = False, **more: Any) -> Any:
-    return Sources(Drawn(copies=copies, jitter=jitter, rotate=rotate), **more)
+    return Sources(DrawnTexts(copies=copies, jitter=jitter, rotate=rotate), **more)
 
 
 def played(

@@ -33,7 +33,9 @@ from recfb.worlds import PBM
 from recfb.worlds.contamination import contaminated, shares
 from recfb.worlds.copies import Copies
 from recfb.worlds.sources import Sources, echo_of
+from recfb.worlds.texts import DrawnTexts, GradualTexts
 
+GRADUAL = GradualTexts(DrawnTexts(copies=STRONG), first=0.2, rate=0.2)
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 SHOWN = {
     "RelDelta@3": "rel_delta@3", "SS@3": "share@3", "AI clicks": "ai_clicks",
@@ -104,6 +106,8 @@ def general_runs() -> dict[str, pl.DataFrame]:
     return {
         "strong, whole catalogue, lists of 20": run(world(STRONG, candidates=None), 20),
         "strong, examined by position": run(world(STRONG, clicks=PBM(1.0))),
+        "strong, copies arrive over four loops": run(Sources(GRADUAL)),
+        "strong, whole catalogue, copies arrive": run(Sources(GRADUAL, candidates=None), 20),
         "near-null, any text": run(world(mild, eta=0.0)),
         "near-null, users like copies": run(world(mild, eta=0.0, source_taste=1.0)),
         "base, users like copies": run(world(eta=0.0, source_taste=1.0)),
@@ -122,8 +126,9 @@ CAPTIONS = (
     "as that of items, and the weak artefact escalates less. All rounds kept: a model of more\n"
     "clicks, the human ones among them.",
     "The loop generalised, loop 0 -> 4, 3 seeds. From the whole catalogue the shown negatives are\n"
-    "mostly machine-written, too, which works against the bias. Users who like copies (log-odds\n"
-    "1) click them, and a model to which copies are alike stays unbiased: that users like it and\n"
+    "mostly machine-written, too, which works against the bias. Copies that arrive, .2 of the\n"
+    "items' in each loop, are clicked where there are any. Users who like copies (log-odds 1)\n"
+    "click them, and a model to which copies are alike stays unbiased: that users like it and\n"
     "that the model likes it are two things.",
 )
 

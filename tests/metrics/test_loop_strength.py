@@ -12,8 +12,7 @@ from scipy import stats
 from recfb.errors import ConfigError
 from recfb.metrics.loop_strength import against, kendall, slope
 from recfb.metrics.loops import METRICS
-from recfb.policies import Oracle, Ranked, Uniform
-from recfb.policies.open_loop import OpenLoop
+from recfb.policies import OpenLoop, Oracle, Ranked, Uniform
 from recfb.simulate import Run, simulate
 from recfb.solvers import ALS
 from recfb.worlds import Tastes

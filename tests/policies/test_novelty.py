@@ -44,9 +44,26 @@ def test_the_index_by_hand() -> None:
 
 def test_without_weight_it_stays_with_the_first_values() -> None:
     policy = made(weight=0.0)
+    assert policy.act(BOTH, stream(0), k=2).item.tolist() == [[0, 1], [0, 1]]
     click(policy, [[0, 1], [0, 1]], [[1.0, 1.0], [1.0, 1.0]])
     policy.look(VALUES.flip(1))
     assert policy.act(BOTH, stream(0), k=2).item.tolist() == [[0, 1], [0, 1]]
+
+
+def test_users_who_come_later_and_in_another_order_keep_their_own_first_values() -> None:
+    policy = Novelty(0.0, topic=[0, 0, 1]).bind(Log.empty(3, 3))
+    rounds = [
+        ([1], [[0.1, 0.9, 0.2]], [[1]]),
+        ([2, 1], [[0.7, 0.1, 0.2], [0.9, 0.1, 0.2]], [[0], [1]]),
+        ([0, 1, 2, 1], [[0.1, 0.2, 0.9]] * 4, [[2], [1], [0], [1]]),
+    ]
+    for user, values, shown in rounds:
+        policy.look(torch.tensor(values))
+        context = Context(torch.tensor(user))
+        assert policy.probs(context).argmax(1, keepdim=True).tolist() == shown
+    policy.reset(stream(0))
+    policy.look(torch.tensor([[0.9, 0.1, 0.2]]))
+    assert policy.act(Context(torch.tensor([1])), stream(0)).item.tolist() == [[0]]
 
 
 def test_candidates_are_ranked_alone() -> None:

@@ -11,8 +11,7 @@ import pytest
 from recfb.beliefs import Linear
 from recfb.data import Log
 from recfb.errors import ConfigError
-from recfb.policies import Greedy, Ranked, Uniform
-from recfb.policies.open_loop import OpenLoop
+from recfb.policies import Greedy, OpenLoop, Ranked, Uniform
 from recfb.simulate import Refit, simulate
 from recfb.solvers import Popularity
 from recfb.worlds import Arms, Tastes

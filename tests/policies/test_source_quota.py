@@ -19,7 +19,7 @@ from recfb.solvers import Popularity
 from recfb.solvers.direct import Direct
 from recfb.worlds.copies import Copies
 from recfb.worlds.sources import Sources
-from recfb.worlds.texts import Drawn
+from recfb.worlds.texts import DrawnTexts
 
 
 def test_the_best_list_within_a_quota_by_hand() -> None:
@@ -42,12 +42,29 @@ def test_no_list_within_the_quota_is_better() -> None:
     assert torch.allclose(scores.gather(1, pick).sum(1), best)
 
 
+def test_what_may_not_be_shown_does_not_count() -> None:
+    """Items 0, 1, 2 are machine-written, 3 and 4 not; the more clicks, the lower the id."""
+    user = [u for i in range(5) for u in range(5 - i)]
+    item = [i for i in range(5) for _ in range(5 - i)]
+    log = Log.of({"user": user, "item": item, "reward": [1] * 15}, n_users=6, n_items=5)
+    log = log.with_items({"id": list(range(5)), "source": [1, 1, 1, 0, 0]})
+    model = SourceQuota(Popularity(), 0.5).bind(log).solve(log)
+    user = torch.tensor([4])
+    assert model.top(Context(user), 3).tolist() == [[0, 3, 4]]
+    assert model.top(Context(user), 3, hide=log.clicks).tolist() == [[1, 3, 4]]  # has clicked 0
+    mask = torch.tensor([[False, True, True, True, False]])
+    assert model.top(Context(user, available=mask), 3).tolist() == [[1, 2, 3]]  # one too many
+    some = torch.tensor([[4, 2, 0, 1]])
+    assert model.top(Context(user, candidates=some), 2).tolist() == [[0, 4]]
+    assert model.top(Context(user, candidates=some), 2, hide=log.clicks).tolist() == [[1, 4]]
+
+
 def direct() -> Direct:
     return Direct(Recommender(HistoryMean(), objectives.BPR(), Visits(human=True)), epochs=2)
 
 
 def test_a_loop_under_a_quota_shows_no_more() -> None:
-    world = Sources(Drawn(60, 12, copies=Copies(0.95, 1.0, 0.5)), n_users=50)
+    world = Sources(DrawnTexts(60, 12, copies=Copies(0.95, 1.0, 0.5)), n_users=50)
     options = {"rounds": 3, "slate": 4, "refit": Refit(warmup=0), "metrics": ["source_share"]}
     free = simulate(world, Ranked(direct()), **options)
     held = simulate(world, Ranked(SourceQuota(direct(), 0.5)), **options)
@@ -59,11 +76,5 @@ def test_a_loop_under_a_quota_shows_no_more() -> None:
 def test_refusals() -> None:
     with pytest.raises(ConfigError, match="share in"):
         SourceQuota(Popularity(), 1.5)
-    model = SourceQuota(Popularity())
     with pytest.raises(ConfigError, match="source"):
-        model.bind(Log.empty(1, 3))
-    model.bind(Log.empty(1, 3).with_items({"id": [0, 1, 2], "source": [0, 1, 1]}))
-    with pytest.raises(ConfigError, match="not a mask"):
-        model.top(Context(torch.tensor([0]), available=torch.ones(1, 3, dtype=torch.bool)), 2)
-    with pytest.raises(ConfigError, match="hide nothing"):
-        model.top(Context(torch.tensor([0])), 2, hide=Log.empty(1, 3).clicks)
+        SourceQuota(Popularity()).bind(Log.empty(1, 3))

@@ -8,7 +8,7 @@ import torch
 from recfb.errors import ConfigError
 from recfb.random import stream
 from recfb.worlds.copies import Copies, artefact, fit_copies, provenance_auc, split, unit
-from recfb.worlds.texts import Drawn
+from recfb.worlds.texts import DrawnTexts
 
 V = unit(torch.randn(16, generator=stream(0, "v")))
 X = 2 * torch.randn(3000, 16, generator=stream(0, "x"))
@@ -63,7 +63,9 @@ def test_copies_out_of_range(wrong: dict[str, float]) -> None:
 
 
 def test_1_9_the_fit_recovers_what_made_the_copies() -> None:
-    texts = Drawn(2000, 24, copies=Copies(0.9, 0.4, 0.5, noise=0.1), rotate=True).draw(stream(4))
+    texts = DrawnTexts(2000, 24, copies=Copies(0.9, 0.4, 0.5, noise=0.1), rotate=True).draw(
+        stream(4)
+    )
     found = fit_copies(texts.human, texts.copy)
     assert float(found.direction @ texts.artefact) > 0.98
     assert found.kappa == pytest.approx(0.9, abs=0.01)
@@ -92,9 +94,9 @@ def test_1_9_the_probe_never_sees_the_other_text_of_an_item() -> None:
 
 
 def test_1_9_the_probe_tells_a_strong_artefact_and_not_chance() -> None:
-    strong = Drawn(400, 16, copies=Copies(0.95, 2.0, 0.5)).draw(stream(5))
+    strong = DrawnTexts(400, 16, copies=Copies(0.95, 2.0, 0.5)).draw(stream(5))
     assert provenance_auc(strong.human, strong.copy) > 0.97
-    null = Drawn(400, 16, copies=Copies(1.0, 0.0), jitter=0.2).draw(stream(5))
+    null = DrawnTexts(400, 16, copies=Copies(1.0, 0.0), jitter=0.2).draw(stream(5))
     assert provenance_auc(null.human, null.copy) == pytest.approx(0.5, abs=0.06)
 
 

@@ -25,13 +25,13 @@ from recfb.worlds import PBM
 from recfb.worlds.contamination import contaminated, shares
 from recfb.worlds.copies import Copies
 from recfb.worlds.sources import HALF, HISTORY, Sources, SourcesState, echo_of, echoed
-from recfb.worlds.texts import NEVER, Drawn, Gradual
+from recfb.worlds.texts import NEVER, DrawnTexts, GradualTexts
 
 N = 60
 
 
 def started(**options: Any) -> tuple[Sources, SourcesState]:
-    world = Sources(Drawn(N, 12), n_users=50, **options)
+    world = Sources(DrawnTexts(N, 12), n_users=50, **options)
     return world, world.start(stream(0, "start"))
 
 
@@ -116,18 +116,18 @@ def test_the_better_placed_text_of_the_wanted_item_is_clicked() -> None:
 
 
 def test_eta_one_takes_the_better_text_two_times_in_three() -> None:
-    world = Sources(Drawn(N, 12), n_users=3000, eta=1.0)
+    world = Sources(DrawnTexts(N, 12), n_users=3000, eta=1.0)
     state = world.start(stream(0))
     feedback, truth = world.respond(state, Slate(texts_of(state)), stream(1))
     assert float(feedback.reward[:, 1].mean()) == pytest.approx(2 / 3, abs=0.015)
     assert truth["value"][0].tolist() == pytest.approx([0, 2 / 3, 1 / 3])
-    liked = Sources(Drawn(N, 12), n_users=3000, eta=0.0, source_taste=1.0)
+    liked = Sources(DrawnTexts(N, 12), n_users=3000, eta=0.0, source_taste=1.0)
     value = liked.respond(state, Slate(texts_of(state)), stream(1))[1]["value"][0]
     assert float(value[2] / value[1]) == pytest.approx(2.71828, rel=1e-4)
 
 
 def test_only_examined_texts_are_clicked() -> None:
-    world = Sources(Drawn(N, 12), n_users=3000, clicks=PBM(1.0))
+    world = Sources(DrawnTexts(N, 12), n_users=3000, clicks=PBM(1.0))
     state = world.start(stream(0))
     item = texts_of(state)[:, [1, 0, 2]]  # human text at 1, copy at 3
     reward = world.respond(state, Slate(item), stream(1))[0].reward
@@ -160,7 +160,7 @@ def test_the_test_lists_are_fixed_and_their_histories_mixed() -> None:
     ("wrong", "match"),
     [
         ({"n_users": 0}, "needs a user"),
-        ({"texts": Drawn(19)}, "more than 19 items"),
+        ({"texts": DrawnTexts(19)}, "more than 19 items"),
         ({"candidates": 1}, "2 candidates"),
         ({"source_taste": 1.0}, "would do nothing"),
     ],
@@ -183,7 +183,7 @@ def policy(window: int | None = 1) -> Ranked:
 def test_1_5_a_run_is_the_published_loop() -> None:
     """Round by round: the model of a round is trained on the clicks of the round before alone, and
     the click is on the better scored of the wanted item's texts."""
-    world = Sources(Drawn(N, 12, copies=Copies(0.95, 0.6, 0.5)), n_users=50)
+    world = Sources(DrawnTexts(N, 12, copies=Copies(0.95, 0.6, 0.5)), n_users=50)
     seen: list[dict[str, Any]] = []
 
     def probe(done: Any) -> dict[str, Tensor]:
@@ -289,12 +289,12 @@ def rounds_of(world: Sources, count: int) -> list[SourcesState]:
     return found
 
 
-def gradual(first: float, rate: float) -> Gradual:
-    return Gradual(Drawn(N, 12), first=first, rate=rate)
+def gradual(first: float, rate: float) -> GradualTexts:
+    return GradualTexts(DrawnTexts(N, 12), first=first, rate=rate)
 
 
 def test_copies_that_are_all_there_change_nothing() -> None:
-    plain = rounds_of(Sources(Drawn(N, 12), n_users=50), 4)
+    plain = rounds_of(Sources(DrawnTexts(N, 12), n_users=50), 4)
     whole = rounds_of(Sources(gradual(1.0, 0.0), n_users=50), 4)
     for a, b in zip(plain, whole, strict=True):
         assert torch.equal(a.candidates, b.candidates) and torch.equal(a.history, b.history)
@@ -335,4 +335,4 @@ def test_a_whole_catalogue_has_what_is_written() -> None:
 
 def test_shares_of_copies_are_shares() -> None:
     with pytest.raises(ConfigError, match=r"first=1.5, rate=0.1. For a tenth"):
-        Gradual(first=1.5)
+        GradualTexts(first=1.5)

@@ -19,7 +19,7 @@ from recfb.scorers.history_mean import HistoryMean
 from recfb.solvers.direct import Direct
 from recfb.worlds.copies import Copies
 from recfb.worlds.sources import Sources
-from recfb.worlds.texts import Drawn, Given, Texts, read_texts, table_of
+from recfb.worlds.texts import DrawnTexts, GivenTexts, Texts, read_texts, table_of
 from recfb.worlds.twins import check_twin
 
 
@@ -29,14 +29,14 @@ def pairs() -> pl.DataFrame:
 
 
 def test_drawn_contents_are_unit_and_styles_spread() -> None:
-    texts = Drawn(4000, 8, spread=0.5).draw(stream(0))
+    texts = DrawnTexts(4000, 8, spread=0.5).draw(stream(0))
     z = texts.human @ texts.artefact
     assert torch.allclose((texts.human - z[:, None] * texts.artefact).norm(dim=1), torch.ones(1))
     assert float(z.std()) == pytest.approx(0.5, abs=0.02)
     assert texts.artefact.tolist() == [1.0] + [0.0] * 7
-    turned = Drawn(10, 8, rotate=True).draw(stream(0)).artefact
+    turned = DrawnTexts(10, 8, rotate=True).draw(stream(0)).artefact
     assert float(turned.norm()) == pytest.approx(1.0) and abs(float(turned[0])) < 1
-    noisy = Drawn(4000, 8, copies=Copies(1.0, 0.0), jitter=0.3).draw(stream(0))
+    noisy = DrawnTexts(4000, 8, copies=Copies(1.0, 0.0), jitter=0.3).draw(stream(0))
     rough = (noisy.copy - noisy.human).norm(dim=1).square().mean()
     assert float(rough) == pytest.approx(2 * 0.3**2, rel=0.05)
 
@@ -44,7 +44,7 @@ def test_drawn_contents_are_unit_and_styles_spread() -> None:
 @pytest.mark.parametrize("wrong", [{"n": 0}, {"dim": 2}, {"spread": -1.0}, {"jitter": -1.0}])
 def test_drawn_out_of_range(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="texts have"):
-        Drawn(**wrong)  # type: ignore[arg-type]
+        DrawnTexts(**wrong)  # type: ignore[arg-type]
 
 
 def test_a_table_of_pairs_is_read_in_the_order_of_items() -> None:
@@ -55,7 +55,7 @@ def test_a_table_of_pairs_is_read_in_the_order_of_items() -> None:
 
 
 def test_depth_two_rewrites_are_used() -> None:
-    texts = Drawn(30, 6).draw(stream(0))
+    texts = DrawnTexts(30, 6).draw(stream(0))
     again = read_texts(table_of(texts))
     for name in ("human", "copy", "again"):
         assert torch.equal(getattr(again, name), getattr(texts, name))
@@ -63,9 +63,9 @@ def test_depth_two_rewrites_are_used() -> None:
 
 
 def test_a_missing_rewrite_is_guessed_and_said_so(tmp_path: Path) -> None:
-    texts = Drawn(400, 6, copies=Copies(0.9, 0.5, 0.5)).draw(stream(0))
+    texts = DrawnTexts(400, 6, copies=Copies(0.9, 0.5, 0.5)).draw(stream(0))
     table_of(texts).filter(pl.col("gen") < 2).write_parquet(tmp_path / "texts.parquet")
-    given = Given(tmp_path / "texts.parquet")
+    given = GivenTexts(tmp_path / "texts.parquet")
     drawn = given.draw(stream(1))
     assert given.n == 400 and drawn.approx_rewrite
     shift = (drawn.again - drawn.copy) @ drawn.artefact
@@ -97,7 +97,7 @@ def test_a_table_that_is_not_pairs(match: str) -> None:
 
 def test_a_table_that_is_not_there() -> None:
     with pytest.raises(PrepareError, match="no table of texts"):
-        Given("nowhere.parquet")
+        GivenTexts("nowhere.parquet")
 
 
 def model() -> Direct:
@@ -108,7 +108,7 @@ def model() -> Direct:
 
 
 def test_1_9_a_twin_that_fits_and_one_that_does_not() -> None:
-    texts = Drawn(300, 16, copies=Copies(0.95, 0.6, 0.5)).draw(stream(0))
+    texts = DrawnTexts(300, 16, copies=Copies(0.95, 0.6, 0.5)).draw(stream(0))
     users = set()
 
     def watched(log: Log, module: Direct) -> Direct:
@@ -128,8 +128,8 @@ def test_1_9_a_twin_that_fits_and_one_that_does_not() -> None:
 
 
 def test_given_texts_make_a_world() -> None:
-    texts = Drawn(40, 6).draw(stream(0))
-    world = Sources(Given(table_of(texts)), n_users=3)
+    texts = DrawnTexts(40, 6).draw(stream(0))
+    world = Sources(GivenTexts(table_of(texts)), n_users=3)
     state = world.start(stream(1))
     assert torch.equal(state.texts.human, texts.human)
     assert world.opening(state, 1, 1).items["x"].to_torch().shape == (80, 6)
