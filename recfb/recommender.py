@@ -27,6 +27,8 @@ from recfb.errors import ConfigError, RecfbError
 from recfb.optim import Adagrad, Spec, densify
 from recfb.random import derive, stream
 
+FORMAT = 1
+"""Of checkpoints: what a Recommender adds to those of Lightning."""
 _DRAWS: dict[Pairing, str] = {
     "pairs": "every pair with its label: samplers.AllPairs()",
     "shown_pairs": 'every pair with what was logged of it: samplers.AllPairs(labels="shown")',
@@ -180,6 +182,7 @@ class Recommender(Fitted, LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the module is and which vocabulary it belongs to."""
         checkpoint["recfb"] = {
+            "format": FORMAT,
             "model": describe(self),
             "n_users": self.vocabulary.users.height,
             "n_items": self.vocabulary.items.height,
@@ -187,8 +190,13 @@ class Recommender(Fitted, LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint that belongs to another vocabulary or another model."""
+        """Refuse a checkpoint of another version, vocabulary or model."""
         found = checkpoint.get("recfb", {})
+        if found.get("format") != FORMAT:
+            raise ConfigError(
+                f"the checkpoint has format {found.get('format')!r}; this version of recfb goes on "
+                f"from format {FORMAT}. Fit anew without ckpt_path."
+            )
         if found.get("vocabulary") != self.vocabulary.digest:
             sizes = f"{found.get('n_users')} users and {found.get('n_items')} items"
             users, items = self.vocabulary.users, self.vocabulary.items

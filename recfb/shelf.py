@@ -15,8 +15,9 @@ from typing import Any, Literal
 from recfb.config import build
 from recfb.contracts import Policy
 from recfb.data.log import Log
+from recfb.data.plain import read_yaml
 from recfb.data.product import atomic_folder
-from recfb.data.recipe import File, Recipe, read_yaml, recipe_of
+from recfb.data.recipe import File, Recipe, recipe_of, strict
 from recfb.errors import ConfigError, PrepareError, nearest
 from recfb.simulate import Simulator
 
@@ -102,16 +103,18 @@ class Dataset:
         """The reference policies of the recipe, bound to the log's sizes."""
         shape = Log.empty(0, 0, vocabulary=self.log.vocabulary)
         return {
-            name: build(Policy, self._fill(page)).bind(shape)
+            str(name): build(Policy, self._fill(page)).bind(shape)
             for name, page in self.card.policies.items()
         }
 
     def _fill(self, value: Any) -> Any:
         """Replace {package, path, key} by what the file says under that key."""
         if isinstance(value, dict) and {"path", "key"} <= set(value):
-            file = File(**value)
+            file = strict(File, value, self.folder / "recipe.yaml")
             found = read_yaml(file.find(self.folder))
             for key in (file.key or "").split("."):
+                if not isinstance(found, dict) or key not in found:
+                    raise ConfigError(f"{file.path} has no key {file.key!r}; {key!r} is not there.")
                 found = found[key]
             return found
         if isinstance(value, dict):

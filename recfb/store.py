@@ -19,11 +19,13 @@ from torch import Tensor
 
 from recfb.config import build
 from recfb.contracts import Fitted, describe
+from recfb.data.files import collect, open_columns
 from recfb.data.history import History
 from recfb.data.log import Log
 from recfb.data.pairs import Pairs
+from recfb.data.plain import read_yaml
 from recfb.data.product import atomic_folder, verify
-from recfb.data.recipe import read_yaml
+from recfb.data.recipe import mapping
 from recfb.data.vocabulary import Vocabulary
 from recfb.errors import ConfigError, PrepareError, UnboundError
 
@@ -91,34 +93,43 @@ def load(folder: str | Path, *, modules: Sequence[str] = ()) -> Fitted:
     folder = folder / "model" if (folder / "model").is_dir() else folder
     verify(folder)
     page = read_yaml(folder / "config.yaml")
-    if not isinstance(page, dict) or page.get("format") != FORMAT:
-        found = page.get("format") if isinstance(page, dict) else None
+    found = page.get("format") if isinstance(page, dict) else None
+    if found != FORMAT:
         raise PrepareError(
             f"{folder} has format {found!r}; this version of recfb reads format {FORMAT}. "
             f"Fit and save the model again."
         )
-    history = _history(folder, page["vocabulary"])
-    model: Fitted = build(Fitted, page["model"], modules)
-    model.bind(Log.empty(0, 0, vocabulary=history.vocabulary))
-    _fill(model, folder)
+    history = _history(folder, mapping(page.get("vocabulary"), "vocabulary", folder))
+    model: Fitted = build(Fitted, page.get("model"), modules)
+    _fill(model, history, folder)
     model.history, model.vocabulary = history, history.vocabulary
     return model.eval()
 
 
 def _history(folder: Path, stated: dict[str, Any]) -> History:
-    table = pl.read_parquet(folder / "vocabulary.parquet")
-    users, items = (table[side][0].struct.unnest() for side in ("users", "items"))
-    vocabulary = Vocabulary(users, items)
-    if vocabulary.digest != stated["sha256"]:
+    file = folder / "vocabulary.parquet"
+    table = collect(open_columns(file), file)
+    try:
+        users, items = (table[side][0].struct.unnest() for side in ("users", "items"))
+        pairs = [table[side][0].cast(pl.Int64).to_torch() for side in ("seen_user", "seen_item")]
+        vocabulary = Vocabulary(users, items)
+        digest = vocabulary.digest
+    except (pl.exceptions.PolarsError, AttributeError, IndexError) as error:
+        raise PrepareError(f"{file} is no vocabulary of a model: {error}.") from None
+    if digest != stated.get("sha256"):
         raise PrepareError(
             f"{folder}: the weights were fitted to another vocabulary. Save it again."
         )
-    user, item = (table[side][0].cast(pl.Int64).to_torch() for side in ("seen_user", "seen_item"))
+    for ids, known in zip(pairs, (users, items), strict=True):
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < known.height:
+            raise PrepareError(f"{file}: clicks of users or items that are not in it. Save again.")
+    user, item = pairs
     return History(vocabulary, Pairs(user, item, n_users=users.height, n_items=items.height))
 
 
-def _fill(model: Fitted, folder: Path) -> None:
+def _fill(model: Fitted, history: History, folder: Path) -> None:
     try:
+        model.bind(Log.empty(0, 0, vocabulary=history.vocabulary))
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except (SafetensorError, RuntimeError, OSError) as error:
         first = " ".join(str(error).split())[:300]

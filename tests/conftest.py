@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
 import polars as pl
 import pytest
 import torch
 
 from recfb import Log
+from recfb.cli.common import table_text
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+Page = Callable[..., None]
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +55,23 @@ def checkerboard() -> Log:
         n_users=24,
         n_items=24,
     )
+
+
+@pytest.fixture
+def page() -> Page:
+    """page(name, title, tables, pictures): write one page of results."""
+
+    def write(
+        name: str, title: str, tables: dict[str, pl.DataFrame], pictures: tuple[str, ...] = ()
+    ) -> None:
+        today = datetime.now(UTC).date()
+        lines = [f"# {title}", "", f"Printed by `make claims` on {today}.", ""]
+        for caption, table in tables.items():
+            lines += [caption, "", "```", table_text(table), "```", ""]
+        lines += [f"![{picture}]({picture})" for picture in pictures]
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        text = "\n".join(lines).rstrip() + "\n"
+        (RESULTS / f"{name}.md").write_text(text)
+        print(f"\n{text}")
+
+    return write

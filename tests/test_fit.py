@@ -232,6 +232,24 @@ def test_a_checkpoint_of_another_model_is_refused(checkpoint: Path) -> None:
         fit(taste(), bpr(optimizer=SGD()), ckpt_path=checkpoint, **QUIET)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 3}, r"another seed. The checkpoint has {'seed': 0}, this call {'seed': 3}"),
+        ({"batch_size": 99}, "another batch_size"),
+        ({"log": "shuffled"}, "another rows. Resume with the same log"),
+    ],
+)
+def test_a_checkpoint_of_other_rows_is_refused(
+    checkpoint: Path, change: dict[str, Any], message: str
+) -> None:
+    log, options = taste(), {**QUIET, **change}
+    if options.pop("log", None):
+        log = log.with_frame(log.frame.reverse())
+    with pytest.raises(ConfigError, match=message):
+        fit(log, bpr(), ckpt_path=checkpoint, **options)
+
+
 def test_addresses_and_missing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="address"):
         fit(taste(), bpr(), ckpt_path="https://example.org/x.ckpt", **QUIET)

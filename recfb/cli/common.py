@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ import yaml
 from jsonargparse import SUPPRESS as HIDDEN
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from recfb.config import allow, explain
+from recfb.config import allow, explain, new_parser
 from recfb.data.columns import COLUMNS
 from recfb.data.log import Log
+from recfb.data.plain import read_yaml
 from recfb.data.product import atomic_folder
-from recfb.errors import ConfigError, PrepareError
+from recfb.errors import ConfigError, PrepareError, nearest
 from recfb.shelf import dataset, pages
 
 SHOWN = ("user", "item", "reward", "propensity", "time", "position", "unit", "slate", "logger")
@@ -28,19 +30,44 @@ SHOWN = ("user", "item", "reward", "propensity", "time", "position", "unit", "sl
 def parser_of(verb: str, about: str, modules: Sequence[str] = ()) -> ArgumentParser:
     """A parser for a verb; class names in its values resolve under the allowlist."""
     allow(modules)
-    return ArgumentParser(
-        prog=f"recfb {verb}", description=about, exit_on_error=False, allow_abbrev=False
-    )
+    return new_parser(prog=f"recfb {verb}", description=about, allow_abbrev=False)
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     """Parse, or refuse with the nearest valid name in at most three lines."""
+    for file in _pages(argv):
+        _check_page(parser, file)
     try:
-        return parser.parse_args(list(argv))
+        cfg = parser.parse_args(list(argv))
     except ArgumentError as error:
         names = [name for action in parser._actions for name in action.option_strings]
         options = [n.lstrip("-") for n in names if n.startswith("--") and not n.endswith("help")]
         raise ConfigError(explain(str(error), options)) from None
+    for action in parser._actions:
+        kind = str(getattr(action, "_typehint", "None"))
+        if cfg.get(action.dest, 0) is None and action.default is not None and "None" not in kind:
+            raise ConfigError(
+                f"--{action.dest} takes {kind}, found null. Leave it out, or give it."
+            )
+    return cfg
+
+
+def _pages(argv: Sequence[str]) -> list[Path]:
+    """The files named by --config."""
+    joined = [word.partition("=")[2] for word in argv if word.startswith("--config=")]
+    apart = [file for word, file in pairwise(argv) if word == "--config"]
+    return [Path(file) for file in joined + apart]
+
+
+def _check_page(parser: ArgumentParser, file: Path) -> None:
+    page = read_yaml(file)
+    if not isinstance(page, dict):
+        raise ConfigError(f"{file}: expected options, one a line, batch_size: 256; found {page!r}.")
+    known = {action.dest.partition(".")[0] for action in parser._actions}
+    for key in page:
+        name = str(key).partition(".")[0]
+        if name not in known:
+            raise ConfigError(f"{file}: there is no option {name!r}.{nearest(name, known)}")
 
 
 def add_log(parser: ArgumentParser, *, without: Sequence[str] = ()) -> None:

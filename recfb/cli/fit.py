@@ -27,11 +27,12 @@ def main(argv: Sequence[str]) -> int:
     modules, argv = split_imports(argv)
     parser = _parser(modules)
     cfg = parse(parser, argv)
-    model: Fitted = instantiate(parser, cfg).model
+    made = instantiate(parser, cfg)
+    model: Fitted = made.model
     log = read_log(cfg.log, cfg)
     train, valid = (log, None) if cfg.valid is None else log.split_by_time(1 - cfg.valid)
     say(f"{log}\n{model}")
-    options = _options(cfg, parser.get_defaults())
+    options = _options(made, parser.get_defaults())
     if cfg.resume:
         _check_resume(model, cfg.name)
     kept = None if cfg.name is None else Path("runs") / f"{cfg.name}.checkpoints"

@@ -10,7 +10,8 @@ from importlib.metadata import entry_points
 
 from recfb.cli.common import parse, parser_of, say
 from recfb.config import ROOMS
-from recfb.data.recipe import read_yaml
+from recfb.data.plain import read_yaml
+from recfb.data.recipe import mapping
 from recfb.errors import ConfigError, nearest
 from recfb.shelf import pages
 
@@ -41,8 +42,8 @@ def listing(kind: str) -> list[tuple[str, str, str]]:
     if kind not in ROOMS:
         rows = []
         for name, page in pages("datasets" if kind == "datasets" else "simulators").items():
-            card = read_yaml(page)
-            variants = list(card.get("variants", {})) or [""]
+            card = mapping(read_yaml(page), "", page)
+            variants = list(mapping(card.get("variants", {}), "variants", page)) or [""]
             names = [f"{name}/{variant}" if variant else name for variant in variants]
             rows += [(full, card.get("summary", ""), card.get("source", "")) for full in names]
         return rows

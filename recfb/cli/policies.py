@@ -8,9 +8,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from recfb.config import ROOMS, build
+from recfb.config import ROOMS, build, refuse_smuggling
 from recfb.contracts import Fitted, Model, Policy
-from recfb.data.recipe import read_yaml
+from recfb.data.plain import read_yaml
 from recfb.errors import ConfigError, nearest
 from recfb.store import load
 
@@ -43,6 +43,7 @@ def read_page(path: Path, modules: Sequence[str] = ()) -> Page:
         PrepareError: a page or a run that cannot be read.
     """
     described: Any = read_yaml(path)
+    refuse_smuggling(described)
     if not isinstance(described, dict) or not described:
         raise ConfigError(f"{path} has no policies. One a line: name: {{class_path: Uniform}}")
     sections = described if set(described) & set(SECTIONS) else {"policies": described}

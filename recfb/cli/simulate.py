@@ -13,6 +13,7 @@ from tqdm import tqdm
 from recfb import plots
 from recfb.cli.common import parse, parser_of, plain, run_folder, say, show
 from recfb.contracts import Probe, Round, alter, describe
+from recfb.errors import ConfigError, RecfbError
 from recfb.shelf import simulator
 from recfb.simulate import Simulator
 
@@ -66,6 +67,7 @@ def main(argv: Sequence[str]) -> int:
         setattr(world, key, value)
     names = cfg.policy or list(world.policies)
     if cfg.sweep is not None:
+        _check(world, cfg.sweep)
         world = alter(world, {"sweep": cfg.sweep})
     say(f"{world.rows():,} rows a policy{' and cell' if world.sweep else ''}.\n")
     with run_folder(cfg.name, "simulate", {**plain(cfg), "simulator": describe(world)}) as folder:
@@ -85,6 +87,18 @@ def main(argv: Sequence[str]) -> int:
             ]
             plots.write(plots.by_round(metrics, keys[:4], world.summary), folder / "rounds.png")
     return 0
+
+
+def _check(world: Simulator, sweep: Mapping[str, Sequence[Any]]) -> None:
+    """Refuse values that a hyperparameter cannot have."""
+    for path, values in sweep.items():
+        for value in values:
+            try:
+                alter(world, {path: value})
+            except RecfbError:
+                raise
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"--sweep: {path} cannot be {value!r}: {error}.") from None
 
 
 def sweeps(world: Simulator, names: Sequence[str], seed: int, bar: Any, folder: Path | None) -> int:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVa
 import torch
 from torch import Generator, Tensor
 
+from recfb.contracts.checks import check_probs, check_scores, check_shape
 from recfb.contracts.learning import Component
 from recfb.data.batch import Context, Feedback, Slate
-from recfb.errors import ConfigError, SupportError
+from recfb.errors import ConfigError
 from recfb.metrics import top_k
 from recfb.random import spawn
 
@@ -123,12 +124,19 @@ class Policy(Component, ABC):
     def prob_of(self, context: Context, item: Tensor) -> Tensor:
         """The probability of given items, shaped like item. Override it for large catalogues."""
         index = item if item.dim() == 2 else item[:, None]
-        return self.probs(context).gather(1, index).view_as(item)
+        return self._whole(context).gather(1, index).view_as(item)
+
+    def _whole(self, context: Context) -> Tensor:
+        """What `probs` returns, if it is a row of all items for each request."""
+        probs = self.probs(context)
+        width = getattr(self, "n_items", None)  # a policy of given probabilities may not be bound
+        check_shape(probs, len(context), width, type(self).__name__)
+        return probs
 
     def propensities(self, context: Context, item: Tensor) -> Slate:
         """The exact probabilities of any (B, K) slate, logged ones too. What has no closed form is
         None."""
-        probs = self.probs(context)
+        probs = self._whole(context)
         prefix = plackett_luce(probs, item)  # (B, K)
         if item.shape[1] == 1:
             return Slate(item, propensity=prefix, p_prefix=prefix, p_display=prefix, probs=probs)
@@ -137,7 +145,7 @@ class Policy(Component, ABC):
     def act(self, context: Context, generator: Generator, *, k: int = 1) -> Slate:
         """Draw a slate, then say how likely it was: inverse CDF for k = 1, Plackett-Luce without
         replacement above."""
-        probs = self.probs(context)
+        probs = self._whole(context)
         if k == 1:
             item = sample_cdf(probs, generator)[:, None]  # (B, 1)
         else:
@@ -229,6 +237,7 @@ def best_of(context: Context, scores: Tensor, k: int, learners: int = 1) -> Tens
     """
     if context.available is not None:
         scores = scores.masked_fill(~context.available, -torch.inf)
+    check_scores(scores, "the model")
     key = context.user + (learner_of(context, learners) << 32)  # (B,)
     pick = top_k(scores, k, key)  # (B, k)
     return pick if context.candidates is None else context.candidates.gather(1, pick)
@@ -242,35 +251,6 @@ def uniform_over(context: Context, n_items: int) -> Tensor:
         )
     mask = context.available.expand(len(context), -1).to(torch.float64)  # (B, n_items)
     return mask / mask.sum(1, keepdim=True)
-
-
-def check_probs(probs: Tensor, rows: int, n_items: int, who: str, tolerance: float = 1e-5) -> None:
-    """Refuse rows that are no distribution. The door for what a policy returns to a verb."""
-    if probs.shape != (rows, n_items):
-        raise SupportError(
-            f"{who}.probs returned shape {tuple(probs.shape)}, expected {(rows, n_items)}."
-        )
-    bad = ~torch.isfinite(probs).all(1)
-    if bool(bad.any()):
-        raise SupportError(
-            f"{who}.probs has {int(bad.sum())} rows with NaN or infinity, first row "
-            f"{int(bad.nonzero()[0])}."
-        )
-    bad = (probs < 0).any(1)
-    if bool(bad.any()):
-        raise SupportError(
-            f"{who}.probs has {int(bad.sum())} rows with negative values, first row "
-            f"{int(bad.nonzero()[0])}."
-        )
-    total = probs.sum(1)
-    bad = (total - 1).abs() > tolerance
-    if bool(bad.any()):
-        first = int(bad.nonzero()[0])
-        raise SupportError(
-            f"{who}.probs has {int(bad.sum())} rows that do not sum to 1, first row {first} (sum "
-            f"{float(total[first]):.6g}). "
-            f"Divide by the sum before you return them: probs / probs.sum(1, keepdim=True)."
-        )
 
 
 class World(Component, ABC, Generic[State]):

@@ -49,7 +49,12 @@ def _positive(x: pl.Expr) -> Iterator[Check]:
     yield (x < 1).fill_null(False), "are below 1", "positions are 1-based: position=pl.col(...) + 1"
 
 
-def _sums_to_one(x: pl.Expr) -> Iterator[Check]:
+def _distribution(x: pl.Expr) -> Iterator[Check]:
+    yield (
+        (x.list.min() < 0).fill_null(False),
+        "have negative entries",
+        "they are probabilities: clip them, then divide each by its sum",
+    )
     yield (
         ((x.list.sum() - 1).abs() > 1e-5).fill_null(False),
         "do not sum to 1",
@@ -74,7 +79,7 @@ COLUMNS: dict[str, Column] = {
     "history": Column(pl.List(pl.Int32), "what the platform held of the user, -1 pads"),
     "features": Column(pl.List(pl.Float32), "per-row context"),
     "mu": Column(
-        pl.List(pl.Float32), "the logging policy's whole distribution", True, _sums_to_one
+        pl.List(pl.Float32), "the logging policy's whole distribution", True, _distribution
     ),
     "duration": Column(pl.Float32, "watch time's ceiling", True, _finite),
     "complaint": Column(pl.Int8, "auditors' pair as signs", True),

@@ -80,7 +80,8 @@ def recommend(
     code = encode(ids, history.vocabulary.users, "user")  # null: unknown
     dense = torch.from_numpy(code.fill_null(-1).to_numpy().copy()).to(torch.int64)  # (U,)
     width = min(k, history.seen.n_items)
-    known = (dense >= 0) & (history.seen.per_user.to("cpu")[dense.clamp(min=0)] > 0)  # (U,)
+    clicks = torch.cat([history.seen.per_user.to("cpu"), torch.zeros(1, dtype=torch.int64)])
+    known = clicks[dense] > 0  # (U,); an unknown user is the last, who has none
     pick = torch.full((len(dense), width), -1)  # (U, k); -1: nothing left
     pick[known] = _best(history, top, dense[known].to(device), width).to("cpu")
     pick[~known] = _popular(history, width)
@@ -91,11 +92,8 @@ def _best(history: History, top: Top, user: Tensor, k: int) -> Tensor:
     """The k best items of known users, -1 where a user has clicked all: (U,) -> (U, k)."""
     seen = copy.copy(history.seen).to(user.device)
     pick = top(Context(user), k, hide=seen)  # (U, k)
-    short = seen.per_user[user] > seen.n_items - k  # (U,) fewer than k items are left
-    if bool(short.any()):
-        again = seen.has(user[short, None] * seen.n_items + pick[short])
-        pick[short] = torch.where(again, -1, pick[short])
-    return pick
+    again = seen.has(user[:, None] * seen.n_items + pick)  # where fewer than k are left
+    return torch.where(again, -1, pick)
 
 
 def _popular(history: History, k: int) -> Tensor:
@@ -104,14 +102,16 @@ def _popular(history: History, k: int) -> Tensor:
 
 
 def _frame(history: History, ids: pl.Series, pick: Tensor, known: Tensor) -> pl.DataFrame:
-    row, rank = (pick >= 0).nonzero(as_tuple=True)  # (R,), (R,)
+    shown = pick >= 0  # (U, k)
+    row, place = shown.nonzero(as_tuple=True)  # (R,), (R,)
+    rank = shown.cumsum(1)[row, place]
     items = history.vocabulary.items["id"]
     by = pl.Series(["popularity", "model"]).gather(known.int().numpy())  # (U,)
     return pl.DataFrame(
         {
             "user": ids.gather(row.numpy()),
-            "rank": pl.Series((rank + 1).numpy(), dtype=pl.Int32),
-            "item": items.gather(pick[row, rank].numpy()),
+            "rank": pl.Series(rank.numpy(), dtype=pl.Int32),
+            "item": items.gather(pick[row, place].numpy()),
             "by": by.gather(row.numpy()),
         }
     )

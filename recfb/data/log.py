@@ -103,7 +103,8 @@ class Log:
         frame = tables.to_frame(data)
         chosen = door.sources(frame.columns, tables.checked_names(columns), keep)
         problems = door.Problems()
-        frame = door.check(door.pick(frame.lazy(), chosen, keep).collect(), problems)
+        frame = door.check(door.made(door.pick(frame.lazy(), chosen, keep)), problems)
+        door.check_slates(frame, problems)
         vocabulary = tables.vocabulary_of(frame, like, n_users, n_items)
         frame = tables.encode_ids(frame, vocabulary, problems, 0)
         problems.raise_any()
@@ -345,6 +346,7 @@ class Log:
         if self.vocabulary.digest == other.vocabulary.digest:
             return self.with_frame(pl.concat([self.frame, other.frame], how="diagonal"))
         users, items = tables.grow(self.users, other.users), tables.grow(self.items, other.items)
+        tables.check_numbers(other.frame, other.items, items)
         vocabulary = Vocabulary(users, items)
         moved = tables.encode_ids(other.decode(), vocabulary, door.Problems(), 0)
         return Log(pl.concat([self.frame, moved], how="diagonal"), vocabulary, self.meta)
@@ -354,6 +356,7 @@ class Log:
         out."""
         if vocabulary.digest == self.vocabulary.digest:
             return Log(self.frame, vocabulary, self.meta, self._name)
+        tables.check_numbers(self.frame, self.items, vocabulary.items)
         frame = tables.encode_ids(self.decode(), vocabulary, None, 0)
         sides = [side for side in ("user", "item") if side in frame.columns]
         return Log(frame.drop_nulls(sides), vocabulary, self.meta)

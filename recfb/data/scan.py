@@ -16,12 +16,16 @@ from recfb.data.blocks import PART, record
 from recfb.data.files import (
     PARQUET,
     Reading,
+    check_written,
     collect,
     files_of,
     fingerprint,
     is_written,
     open_columns,
     read,
+    same_columns,
+    same_types,
+    sources,
     suffix,
     written_shape,
 )
@@ -35,11 +39,16 @@ from recfb.errors import LogError
 def scan(path: str | Path, how: Reading) -> Log:
     """The rows stay in their files; text has no row ranges to scan, so it is read."""
     if is_written(path):
+        if how.like is not None:  # other numbers for its ids
+            return read(path, how)
         verify(path)
         shape = written_shape(Path(path))
+        check_written(shape, replace(how, keep=()), Path(path))
         files = tuple(sorted(Path(path).glob("part-*.parquet")))
         inner = Reading({}, like=shape, meta=how.meta or shape.meta)
-        return ScannedLog(files, inner, encoded=True)
+        log = ScannedLog(files, inner, encoded=True)
+        log.require(*how.keep)
+        return log
     files = tuple(files_of(path))
     if any(suffix(file) not in PARQUET for file in files):
         return read(path, how)
@@ -63,9 +72,10 @@ class ScannedPart:
         lazy = open_columns(self.file).slice(self.start, PART)
         if self.encoded:
             return Log(collect(lazy, self.file), self.vocabulary, self.how.meta, self.name)
-        chosen = door.sources(lazy.collect_schema().names(), self.how.columns, self.how.keep)
+        chosen = sources(self.file, lazy.collect_schema().names(), self.how)
         frame = collect(door.pick(lazy, chosen, self.how.keep), self.file)
         frame = door.check(frame, problems, self.offset)
+        door.check_slates(frame, problems, self.offset)
         frame = tables.encode_ids(frame, self.vocabulary, problems, self.offset)
         return Log(self._stand_in(frame), self.vocabulary, self.how.meta, self.name)
 
@@ -93,6 +103,10 @@ class ScannedPart:
         return record(self.load(problems), self.name, unit, by, mu=mu)
 
 
+def _names(file: Path) -> list[str]:
+    return open_columns(file).collect_schema().names()
+
+
 @dataclass
 class _Rows:
     file: Path
@@ -109,8 +123,10 @@ class ScannedLog(Log):
         self._files = [_Rows(file) for file in files]
         self._how, self._encoded = how, encoded
         if not encoded:
-            names = open_columns(files[0]).collect_schema().names()
-            self._chosen = door.sources(names, how.columns, how.keep)
+            chosen = [sources(file, _names(file), how) for file in files]
+            self._chosen = chosen[0]
+            for file, own in zip(files, chosen, strict=True):
+                same_columns(self._chosen, own, file)
         self.vocabulary = self._first_pass()
         self.meta = how.meta or Meta()
         self._name = "+".join(fingerprint(file) for file in files)
@@ -163,14 +179,23 @@ class ScannedLog(Log):
     def frame(self) -> pl.DataFrame:
         """All rows, loaded and checked."""
         problems = door.Problems()
-        frames = [part.load(problems).frame for part in self.parts()]
+        frames: list[pl.DataFrame] = []
+        parts = list(self.parts())
+        rows = [part.load(problems).frame for part in parts]
         problems.raise_any()
-        return pl.concat(frames) if frames else Log.empty(0, 0).frame
+        for part, own in zip(parts, rows, strict=True):
+            same_types(frames, own, part.file)
+            frames.append(own)
+        frame = pl.concat(frames) if frames else Log.empty(0, 0).frame
+        if len(frames) > 1:
+            door.check_slates(frame, problems)
+            problems.raise_any()
+        return frame
 
     @property
     def columns(self) -> list[str]:
         if self._encoded:
-            return open_columns(self._files[0].file).collect_schema().names()
+            return _names(self._files[0].file)
         return [*self._chosen, *(name for name in self._how.keep if name not in self._chosen)]
 
     def __len__(self) -> int:

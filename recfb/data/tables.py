@@ -19,7 +19,10 @@ def to_frame(data: Any) -> pl.DataFrame:
     if isinstance(data, pl.DataFrame):
         return data
     if isinstance(data, pl.LazyFrame):
-        return data.collect()
+        try:
+            return data.collect()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise LogError(f"the lazy frame cannot be collected: {error}") from None
     if isinstance(data, dict):
         data = {
             key: value.numpy(force=True) if isinstance(value, Tensor) else value
@@ -82,7 +85,20 @@ def encode_ids(
             fix = "filter them, or log.recode(model.vocabulary) leaves them out"
             problems.add_mask(side, "have an id outside the vocabulary", unknown, offset, fix)
         frame = frame.with_columns(dense)
+    if problems is not None:
+        door.check_items(frame, vocabulary.items.height, problems, offset)
     return frame
+
+
+def check_numbers(frame: pl.DataFrame, before: pl.DataFrame, after: pl.DataFrame) -> None:
+    """Refuse new numbers for the items of a log whose lists hold the old ones."""
+    lists = [name for name in ("history", "available", "mu") if name in frame.columns]
+    if lists and not before["id"].equals(after["id"]):
+        raise LogError(
+            f"{lists} hold the numbers of this log's items, and the other vocabulary has other "
+            "items. Make both logs with one vocabulary, Log.of(frame, like=log), or without these "
+            "columns."
+        )
 
 
 def grow(known: pl.DataFrame, more: pl.DataFrame) -> pl.DataFrame:

@@ -11,6 +11,9 @@ import polars as pl
 
 from recfb.errors import LogError
 
+SIDES = ("user", "item")
+"""Columns of ids."""
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -19,6 +22,10 @@ class Vocabulary:
 
     users: pl.DataFrame
     items: pl.DataFrame
+
+    def of(self, side: str) -> pl.DataFrame:
+        """Users or items, by the name of their column."""
+        return self.users if side == "user" else self.items
 
     @cached_property
     def digest(self) -> str:
@@ -37,6 +44,11 @@ class Vocabulary:
 
 def identity(n: int) -> pl.DataFrame:
     """A vocabulary whose ids are 0..n-1 already."""
+    if not isinstance(n, int) or not 0 <= n < 1 << 31:
+        raise LogError(
+            f"a number of users or items is whole, from 0 to 2,147,483,647; found {n!r}. Leave "
+            "n_users or n_items out, and they are counted."
+        )
     return pl.DataFrame({"id": pl.int_range(n, eager=True, dtype=pl.Int64)})
 
 

@@ -30,7 +30,14 @@ from recfb.evaluation.sequences import Pilot
 from recfb.evaluation.slate_rows import design_faults, reduce_slates
 from recfb.evaluation.state import Facts, State, merge_faults, total
 from recfb.evaluation.tables import group_of, strata
-from recfb.evaluation.tally import Grouping, Source, Tally, range_faults
+from recfb.evaluation.tally import (
+    Grouping,
+    Source,
+    Tally,
+    check_columns,
+    range_faults,
+    value_faults,
+)
 from recfb.evaluation.work import (
     Part,
     digest,
@@ -207,7 +214,7 @@ class Evaluation:
         return State(facts, {part.name: named}, faults)
 
     def _scan_slates(self, block: Block, problems: Problems, facts: Facts) -> State:
-        found, part = reduce_slates(block, self.policies, facts.slots), block.part
+        found, part = reduce_slates(block, self.policies, facts.slots, self.n_items), block.part
         groups = Grouping(found.by, block.labels or ("",))
         source = Source(part, found.unit, torch.arange(len(found.rows)))
         cells = self._tally(facts, found.rows, source, groups)
@@ -227,12 +234,13 @@ class Evaluation:
         )
         return State(facts, {part: named}, merge_faults(door_faults(problems), *faults))
 
-    def scan_rows(self, rows: Rows, unit: Tensor, part: str) -> State:
+    def scan_rows(self, rows: Rows, unit: Tensor, part: str, *, weights: bool = False) -> State:
         """Rows that were reduced before: r, p (n,), pe, v (P, n), q, and the unit (n,) int64.
 
-        Items and times are not known here, so neither support nor calibration can be checked (gates
-        G5, G6, G11).
+        With `weights`, pe / p is a known weight and pe no probability. Items and times are not
+        known here, so neither support nor calibration can be checked (gates G5, G6, G11).
         """
+        check_columns(rows, unit, len(self.policies))
         facts = self.facts or Facts(
             plan=self._digest(),
             reward_range=self.reward_range or (0.0, 1.0),
@@ -241,7 +249,9 @@ class Evaluation:
         )
         source = Source(part, unit, torch.arange(len(rows)))
         cells = self._tally(facts, rows, source, Grouping())
-        return State(facts, {part: cells}, range_faults(rows.r, facts, source))
+        odd = value_faults(rows, self.policies, source, weights=weights)
+        faults = merge_faults(range_faults(rows.r, facts, source), odd)
+        return State(facts, {part: cells}, faults)
 
     def _tally(self, facts: Facts, rows: Rows, source: Source, groups: Grouping) -> dict[str, Cell]:
         terms, views = self.settings.terms, self.settings.views

@@ -68,6 +68,7 @@ def evaluate(
         LogError: with the count of every kind of bad row.
         SupportError: a policy's rows are no distribution, with counts.
         ConfigError: an interval without what it needs: a range of rewards, a floor, an estimator.
+        RecfbError: a worker of the executor was killed.
 
     Warns:
         OverlapWarning: the log and a policy overlap too little (gate G1).

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recfb.contracts import Block, Policy
 from recfb.errors import ConfigError, LogError
-from recfb.evaluation.reduction import BLOCK, known_rows
+from recfb.evaluation.reduction import BLOCK, chance_of, known_rows
 from recfb.evaluation.state import Faults
 
 FEW = 30
@@ -94,8 +94,7 @@ class Loggers:
             rows = slice(start, start + BLOCK)
             some = block[rows]
             for j, share in zip(self.ids.tolist(), self.share.tolist(), strict=True):
-                prob = self.policies[j].prob_of(some.context, some.slate.item)[:, 0]
-                total[rows] += share * prob.to("cpu", torch.float64)
+                total[rows] += share * chance_of(self.policies[j], some, f"loggers[{j}]")
         return total
 
     def faults(self, block: Block, pbar: Tensor) -> Faults:

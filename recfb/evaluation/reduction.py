@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from recfb.contracts import Block, Context, Model, Policy
+from recfb.errors import SupportError
 from recfb.estimate import Rows
 from recfb.evaluation.state import Faults
 from recfb.evaluation.tables import Items
@@ -61,11 +62,12 @@ def _bad_rows(probs: Tensor, context: Context, n_items: int) -> Mapping[str, Ten
     return bad
 
 
-class _Guard:
+class Guard:
     """Counts rows that are no distribution, and goes on: one error comes after the pass."""
 
-    def __init__(self, part: str, n_items: int, place: Tensor) -> None:
+    def __init__(self, part: str, n_items: int, place: Tensor, kind: str = "row") -> None:
         self.part = part
+        self.kind = kind
         self.place = place  # (n,) numbers of the rows in the part
         self.n_items = n_items
         self.faults: Faults = {}
@@ -74,6 +76,10 @@ class _Guard:
         """The probabilities in float64; zeros stand in for a wrong shape."""
         who, first = f"policies[{name!r}].probs", self._name(start)
         expected = (len(context), self.n_items)
+        if not isinstance(probs, Tensor) or probs.is_complex():
+            kind = probs.dtype if isinstance(probs, Tensor) else type(probs).__name__
+            self._add(who, f"are of type {kind}, not a real tensor", len(context), first)
+            return torch.zeros(expected, dtype=torch.float64)
         if tuple(probs.shape) != expected:
             what = f"have shape {tuple(probs.shape[1:])}, expected ({self.n_items},)"
             self._add(who, what, len(context), first)
@@ -86,8 +92,26 @@ class _Guard:
                 self._add(who, what, count, first)
         return probs
 
+    def slots(self, name: str, field: str, p: Tensor | None, item: Tensor) -> Tensor:
+        """Probabilities of slates (B, size) in float64; what has no exact value is NaN."""
+        unknown = torch.full(item.shape, torch.nan, dtype=torch.float64)
+        if p is None:
+            return unknown
+        who = f"policies[{name!r}].propensities"
+        if not isinstance(p, Tensor) or p.shape != item.shape:
+            kind = tuple(p.shape) if isinstance(p, Tensor) else type(p).__name__
+            what = f"have {field} of {kind}, expected {tuple(item.shape)}"
+            self._add(who, what, len(item), self._name(0))
+            return unknown
+        p = p.to("cpu", torch.float64)
+        bad = ~((p >= 0) & (p <= 1 + 1e-9)).all(1)  # (B,) NaN is bad
+        if bool(bad.any()):
+            first = self._name(int(bad.to(torch.int8).argmax()))
+            self._add(who, f"have {field} outside [0, 1]", int(bad.sum()), first)
+        return p
+
     def _name(self, row: int) -> str:
-        return f"row {int(self.place[row]):,} of part {self.part!r}"
+        return f"{self.kind} {int(self.place[row]):,} of part {self.part!r}"
 
     def _add(self, who: str, what: str, count: int, first: str) -> None:
         old = self.faults.get(("policy", who, what), (0, first))
@@ -125,13 +149,13 @@ def reduce(
     v = torch.empty_like(pe) if model is not None else None
     q = torch.empty(n, dtype=torch.float64) if model is not None else None
     beyond = torch.empty(n, dtype=torch.bool) if model is not None else None
-    guard = _Guard(block.part, n_items, torch.arange(n) if place is None else place)
+    guard = Guard(block.part, n_items, torch.arange(n) if place is None else place)
     lost = block[:0] if lost is None else lost
     items = Items(block, lost, len(policies), groups, n_items)
     for start in range(0, n, BLOCK):
         part = slice(start, start + BLOCK)
         some = block[part]
-        predicted = None if model is None else model.predict(some).to("cpu", torch.float64)
+        predicted = None if model is None else _predicted(model.predict(some), len(some), n_items)
         if predicted is not None and q is not None and beyond is not None:
             q[part] = predicted.gather(1, item[part])[:, 0]
             beyond[part] = _outside(predicted, *reward_range)
@@ -146,6 +170,31 @@ def reduce(
     rows = Rows(block.feedback.reward[:, 0].to(torch.float64), p.to(torch.float64), pe, v, q)
     items.weigh(rows)
     return Reduced(rows, items.tables(), guard.faults, beyond)
+
+
+def _predicted(scores: Tensor, rows: int, n_items: int) -> Tensor:
+    """Predicted rewards in float64, if they are one for each item of each row."""
+    if not isinstance(scores, Tensor) or scores.shape != (rows, n_items) or scores.is_complex():
+        found = type(scores).__name__
+        if isinstance(scores, Tensor):
+            found = f"shape {tuple(scores.shape)} of {scores.dtype}"
+        raise SupportError(
+            f"reward_model.scores returned {found}, expected a real tensor of shape "
+            f"{(rows, n_items)}: the expected reward of every item for every row."
+        )
+    return scores.to("cpu", torch.float64)
+
+
+def chance_of(policy: Policy, block: Block, who: str) -> Tensor:
+    """A policy's probability of the logged item of each row: (n,) float64."""
+    item = block.slate.item  # (n, 1)
+    found = policy.prob_of(block.context, item)
+    if not isinstance(found, Tensor) or found.shape != item.shape or found.is_complex():
+        kind = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise SupportError(
+            f"{who}.prob_of returned {kind}, expected a real tensor of shape {tuple(item.shape)}."
+        )
+    return found[:, 0].to("cpu", torch.float64)
 
 
 def _outside(predicted: Tensor, low: float, high: float) -> Tensor:
@@ -165,4 +214,14 @@ def unknown_rows(block: Block) -> Tensor:
     return (~block.feedback.reward[:, 0].isfinite()).nonzero()[:, 0]
 
 
-__all__ = ["BLOCK", "Fixed", "Reduced", "RewardModel", "known_rows", "reduce", "unknown_rows"]
+__all__ = [
+    "BLOCK",
+    "Fixed",
+    "Guard",
+    "Reduced",
+    "RewardModel",
+    "chance_of",
+    "known_rows",
+    "reduce",
+    "unknown_rows",
+]

@@ -200,7 +200,10 @@ def clustered(estimates: BucketEstimates, squares: Tensor | None) -> Tensor:
 def _why(evidence: Evidence, cell: Cell, policy: int) -> str:
     """Why a policy has no value; "" where it has one."""
     if bool(evidence.estimates.value[policy].isfinite()):
-        return ""
+        squares = evidence.estimates.stat(through(evidence.traits.view, moments))[1]
+        if not evidence.traits.weighs or bool(squares[policy].isfinite()):
+            return ""
+        return f"the squares of the weights are no numbers: the smallest propensity is {cell.low:g}"
     if cell.n == 0:
         return "no rows" if cell.missing == 0 else "no row has a known reward"
     if evidence.absent and evidence.traits.weighs:

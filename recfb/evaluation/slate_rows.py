@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from recfb.contracts import Block, Context, Policy
-from recfb.evaluation.reduction import BLOCK
+from recfb.evaluation.reduction import BLOCK, Guard
 from recfb.evaluation.slates import SlateRows
-from recfb.evaluation.state import Faults
+from recfb.evaluation.state import Faults, merge_faults
 
 Parts = dict[str, Tensor]
 """at_e, prefix_e, display_e: (L, P, n)."""
@@ -46,7 +46,7 @@ def unsorted(block: Block) -> Tensor:
 
 
 @torch.no_grad()
-def reduce_slates(block: Block, policies: Mapping[str, Policy], slots: int) -> Slates:
+def reduce_slates(block: Block, policies: Mapping[str, Policy], slots: int, n_items: int) -> Slates:
     """The slates of a part, each with its rewards, and its probabilities under logger and targets.
 
     Rows out of order are faults of the log; then there are no slates.
@@ -59,7 +59,7 @@ def reduce_slates(block: Block, policies: Mapping[str, Policy], slots: int) -> S
         )
         first = f"row {int(odd.to(torch.int8).argmax()):,} of part {block.part!r}"
         faults: Faults = {("log", "slate", what): (int(odd.sum()), first)}
-        return replace(reduce_slates(block[:0], policies, slots), faults=faults)
+        return replace(reduce_slates(block[:0], policies, slots, n_items), faults=faults)
     position, reward = block.context.position, block.feedback.reward[:, 0]
     assert position is not None
     head = (position == 1).nonzero()[:, 0]  # (slates,)
@@ -71,8 +71,9 @@ def reduce_slates(block: Block, policies: Mapping[str, Policy], slots: int) -> S
     label = torch.zeros(len(block), dtype=torch.int64) if block.by is None else block.by
     item = grid.fill(block.slate.item[:, 0], -1).T  # (n, L)
     context = replace(block.context[head[kept]], position=None)
-    target, faults = _target(context, item, policies, block.part)
+    target, faults = _target(context, item, policies, block.part, n_items)
     rows = _rows(grid, block, target)
+    faults = merge_faults(faults, _rising(rows, block.part))
     by = None if block.by is None else block.by[head[kept]]
     return Slates(rows, block.unit[head[kept]], by, label[head[unknown > 0]], faults)
 
@@ -111,8 +112,19 @@ def _rows(grid: _Grid, block: Block, target: Parts) -> SlateRows:
     )  # fmt: skip
 
 
+def _rising(rows: SlateRows, part: str) -> Faults:
+    """Slates that the logger is said to have shown more surely than the part above a slot."""
+    before, after = rows.prefix[:-1], rows.prefix[1:]
+    odd = ((after > before * (1 + 1e-9)) & (rows.here[1:] > 0)).any(0)  # (n,)
+    if not bool(odd.any()):
+        return {}
+    what = "have a p_prefix that rises with the position: it is P(items 1..k in this order)"
+    first = f"slate {int(odd.to(torch.int8).argmax()):,} of part {part!r}"
+    return {("log", "p_prefix", what): (int(odd.sum()), first)}
+
+
 def _target(
-    context: Context, item: Tensor, policies: Mapping[str, Policy], part: str
+    context: Context, item: Tensor, policies: Mapping[str, Policy], part: str, n_items: int
 ) -> tuple[Parts, Faults]:
     """What every policy says of the slates (n, L), slates of one length at a time."""
     n, slots = item.shape
@@ -125,16 +137,14 @@ def _target(
         for rows in torch.split((length == size).nonzero()[:, 0], BLOCK):
             some, shown = context[rows], item[rows, :size]
             for k, (who, policy) in enumerate(policies.items()):
+                guard = Guard(part, n_items, rows, "slate")
                 said = policy.propensities(some, shown)
+                if said.probs is not None:
+                    guard.check(who, said.probs, some, 0)
                 for name, field in names.items():
-                    p = _said(getattr(said, field), shown)  # (B, size)
-                    found[name][:size, k, rows] = p.T
-                    bad = ((p < 0) | (p > 1 + 1e-9)).any(1)
-                    if bool(bad.any()):
-                        key = ("policy", f"policies[{who!r}].propensities", f"have {field} > 1")
-                        first = f"slate {int(rows[bad][0]):,} of part {part!r}"
-                        old = faults.get(key, (0, first))
-                        faults[key] = (old[0] + int(bad.sum()), old[1])
+                    p = getattr(said, field)
+                    found[name][:size, k, rows] = guard.slots(who, field, p, shown).T
+                faults = merge_faults(faults, guard.faults)
     return found, faults
 
 
@@ -158,13 +168,6 @@ def design_faults(rows: SlateRows, names: Collection[str], part: str) -> Faults:
             first = f"slate {int(bad.to(torch.int8).argmax()):,} of part {part!r}"
             found["log", name, fix] = (int(bad.sum()), first)
     return found
-
-
-def _said(p: Tensor | None, item: Tensor) -> Tensor:
-    """Probabilities (B, size) in float64; what has no exact value is NaN."""
-    if p is None:
-        return torch.full(item.shape, torch.nan, dtype=torch.float64)
-    return p.to("cpu", torch.float64)
 
 
 __all__ = ["Slates", "design_faults", "reduce_slates", "unsorted"]

@@ -16,6 +16,7 @@ from recfb.data.product import atomic_file
 from recfb.errors import ConfigError, LogError, PrepareError, RecfbError, SupportError
 from recfb.evaluation.cell import SCHEMA, Cell, cell_of, digest, flat, merge
 
+FORMAT = 1
 Faults = dict[tuple[str, str, str], tuple[int, str]]
 """("policy" or "log", who, what is wrong and what to type) -> rows, the first of them."""
 
@@ -144,6 +145,7 @@ class State:
         ]
         frame = pl.DataFrame(rows, schema=SCHEMA)
         plain = {
+            "format": FORMAT,
             "facts": asdict(self.facts),
             "faults": [[*key, *value] for key, value in self.faults.items()],
             "folded": sorted(self.folded),
@@ -166,7 +168,7 @@ class State:
         path = Path(path)
         try:
             frame, metadata = pl.read_parquet(path), pl.read_parquet_metadata(path)
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise PrepareError(f"{path} cannot be read as a state: {error}") from error
         text = metadata.get("recfb.state")
         if text is None:
@@ -176,6 +178,11 @@ class State:
         if metadata.get("recfb.digest") != digest(frame, text):
             raise PrepareError(f"{path} is damaged: its content is not what was saved. Scan again.")
         plain = json.loads(text)
+        if plain.get("format") != FORMAT:
+            raise PrepareError(
+                f"{path} has format {plain.get('format')!r}; this version of recfb reads format "
+                f"{FORMAT}. Scan the rows again."
+            )
         cells: dict[str, dict[str, Cell]] = {name: {} for name in plain["empty"]}
         for row in frame.iter_rows(named=True):
             groups = cells.setdefault(row.pop("part"), {})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from recfb.contracts import Block
+from recfb.errors import LogError
 from recfb.estimate import Rows
 from recfb.evaluation.cell import Cell
 from recfb.evaluation.drivers import drivers
@@ -143,3 +144,41 @@ def range_faults(reward: Tensor, facts: Facts, source: Source) -> Faults:
         return {}
     what = f"lie outside the declared range ({lo:g}, {up:g}): correct them, or reward_range="
     return {("log", "reward", what): (int(odd.sum()), source.first(odd))}
+
+
+def check_columns(rows: Rows, unit: Tensor, policies: int) -> None:
+    """Refuse rows that were reduced elsewhere and do not have one value for each of n rows.
+
+    Raises:
+        LogError: a column of another shape or type.
+    """
+    n = len(rows.r) if rows.r.dim() else 0
+    shapes = {"r": (n,), "p": (n,), "q": (n,)} | dict.fromkeys(("pe", "v"), (policies, n))
+    columns = {name: getattr(rows, name) for name in shapes}
+    odd = {
+        name: f"{column.dtype} {tuple(column.shape)}"
+        for name, column in columns.items()
+        if column is not None and (column.shape != shapes[name] or column.dtype != torch.float64)
+    }
+    if unit.shape != (n,) or unit.dtype != torch.int64:
+        odd["unit"] = f"{unit.dtype} {tuple(unit.shape)}"
+    if odd:
+        raise LogError(
+            f"rows are float64 columns r, p, q {(n,)} and pe, v {(policies, n)} with a unit int64 "
+            f"{(n,)}, found {odd}. Make them so: column.to(torch.float64)."
+        )
+
+
+def value_faults(
+    rows: Rows, policies: Iterable[str], source: Source, *, weights: bool = False
+) -> Faults:
+    """Rows that were reduced elsewhere, with values that are no rewards or no probabilities."""
+    bad = {
+        ("log", "r", "are NaN or infinite: leave rows without a reward out"): ~rows.r.isfinite(),
+        ("log", "p", "are outside (0, 1]; unknown ones are NaN"): (rows.p <= 0) | (rows.p > 1),
+    }
+    most = 1e300 if weights else 1 + 1e-5
+    for name, pe in zip(policies, rows.pe, strict=True):
+        what = "are outside [0, 1]: they are the target's probability of the logged item"
+        bad["policy", f"pe of {name!r}", what] = ~((pe >= 0) & (pe <= most))
+    return {key: (int(odd.sum()), source.first(odd)) for key, odd in bad.items() if odd.any()}

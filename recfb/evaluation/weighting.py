@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from recfb.contracts import Block, Policy
-from recfb.errors import LogError
-from recfb.evaluation.reduction import BLOCK
+from recfb.errors import LogError, SupportError
+from recfb.evaluation.reduction import BLOCK, chance_of
 
 Weighting = Literal["normal", "iw", "mrdr"]
 """Names of the weightings of a fit."""
@@ -42,13 +42,24 @@ def fit_weight(pe: Tensor, p: Tensor, weighting: Weighting) -> Tensor:
 
 @torch.no_grad()
 def chances(block: Block, policy: Policy) -> Tensor:
-    """The policy's probability of each logged item, in blocks of 2,048 rows: (n,) float64."""
-    found = [torch.empty(0, dtype=torch.float64)]
+    """The policy's probability of each logged item, in blocks of 2,048 rows: (n,) float64.
+
+    Raises:
+        SupportError: values that are no probabilities.
+    """
+    who, found = type(policy).__name__, [torch.empty(0, dtype=torch.float64)]
     for start in range(0, len(block), BLOCK):
-        some = block[start : start + BLOCK]
-        chosen = policy.prob_of(some.context, some.slate.item)[:, 0]  # (b,)
-        found.append(chosen.to("cpu", torch.float64))
-    return torch.cat(found)
+        found.append(chance_of(policy, block[start : start + BLOCK], who))
+    chance = torch.cat(found)
+    odd = ~((chance >= 0) & (chance <= 1 + 1e-5))  # (n,) NaN is odd
+    if bool(odd.any()):
+        first = int(odd.to(torch.int8).argmax())
+        raise SupportError(
+            f"{who}.prob_of gives {int(odd.sum()):,} of {len(chance):,} logged items no "
+            f"probability, the first in row {first:,}: {float(chance[first]):g}. Probabilities "
+            "are in [0, 1], and those of a request sum to 1."
+        )
+    return chance
 
 
 def row_weights(block: Block, target: Policy, weighting: Weighting) -> Tensor:

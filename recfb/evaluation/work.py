@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from recfb.contracts import Block, Estimator, Policy
 from recfb.data.blocks import unit_column
 from recfb.data.door import Problems
-from recfb.errors import ConfigError, nearest
+from recfb.errors import ConfigError, RecfbError, nearest
 from recfb.estimate import ESTIMATORS, GRIDS, LOGGERS, Tuned
 from recfb.evaluation.cell_means import cell_counts
 from recfb.evaluation.shape import plain
@@ -102,8 +102,21 @@ def count_part(
 
 
 def ordered(f: Callable[[S], T], parts: Iterable[S], executor: Executor | None) -> Iterator[T]:
-    """In the order of the parts, whoever works on them; some executors take no generator."""
-    return map(f, parts) if executor is None else executor.map(f, list(parts))
+    """In the order of the parts, whoever works on them; some executors take no generator.
+
+    Raises:
+        RecfbError: a worker was killed.
+    """
+    if executor is None:
+        yield from map(f, parts)
+        return
+    try:
+        yield from executor.map(f, list(parts))
+    except BrokenExecutor as error:
+        raise RecfbError(
+            "a worker process was killed, often because memory ran out. Give the executor fewer "
+            "workers, or leave it out, and start again."
+        ) from error
 
 
 def sorted_parts(log: Log) -> list[Part]:

@@ -5,24 +5,27 @@ from __future__ import annotations
 import ctypes
 import logging
 import pickle
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.plugins.io import CheckpointIO
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from recfb.contracts import Fitted
 from recfb.data import Log
 from recfb.data.history import History
+from recfb.data.product import writing
 from recfb.errors import ConfigError, PrepareError
 from recfb.fit.doors import check_call, check_exposures, check_rows
 from recfb.fit.feed import LogModule
-from recfb.fit.keep import Best
+from recfb.fit.keep import Best, Figures, Table, Whole
 from recfb.measure import HeldOut
 from recfb.random import stream
 
@@ -120,7 +123,8 @@ def _data(log: Log, module: LightningModule, batch_size: int, seed: int) -> LogM
     check_rows(log, module.sampler)  # type: ignore[arg-type]
     check_exposures(module)
     module.seed = seed  # type: ignore[assignment]
-    return LogModule(module.sampler, batch_size=batch_size, seed=seed)  # type: ignore[arg-type]
+    sampler: Any = module.sampler
+    return LogModule(sampler, batch_size=batch_size, seed=seed, log=log)
 
 
 def _best(valid: Log, module: Fitted, monitor: str | None, patience: int) -> Best:
@@ -134,10 +138,15 @@ def _defaults(trainer: dict[str, Any], best: Best | None) -> dict[str, Any]:
     folder = given.get("default_root_dir")
     callbacks = given.get("callbacks", [])
     callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
+    plugins = given.get("plugins", [])
+    plugins = list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]
+    if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+        plugins.append(Whole())
+    table = None if folder is None or "logger" in given else Table(folder)
     limited = given.get("max_steps", -1) != -1 or "max_time" in given
     chosen: dict[str, Any] = {
         "max_epochs": -1 if limited else 20,
-        "logger": False if folder is None else CSVLogger(folder),
+        "logger": table or False,
         "enable_checkpointing": folder is not None
         or any(isinstance(callback, Checkpoint) for callback in callbacks),
         "enable_model_summary": False,
@@ -145,14 +154,19 @@ def _defaults(trainer: dict[str, Any], best: Best | None) -> dict[str, Any]:
         "log_every_n_steps": 1,
     }
     chosen = {name: value for name, value in chosen.items() if name not in given}
-    return chosen | {"callbacks": callbacks + ([] if best is None else [best])}
+    own = [*([] if best is None else [best]), Figures(table, best)]
+    return chosen | {"callbacks": callbacks + own, "plugins": plugins}
 
 
 def _run(
     machine: Trainer, module: LightningModule, data: LogModule, ckpt_path: str | Path | None
 ) -> None:
     try:
-        machine.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+        kept = isinstance(machine.logger, Table)
+        with writing(machine.default_root_dir) if kept else nullcontext():
+            machine.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+    except SIGTERMException:
+        raise SystemExit(128 + signal.SIGTERM) from None  # Lightning's own would report success
     except pickle.UnpicklingError as error:
         first = str(error).strip().splitlines()[0]
         raise PrepareError(f"{ckpt_path} is no checkpoint of plain data: {first}") from None

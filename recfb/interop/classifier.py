@@ -174,7 +174,7 @@ def _state(plan: Evaluation, log: Log, whole: Block, values: Tensor) -> State:
     half = torch.full((len(keep),), 0.5, dtype=torch.float64)
     reward = block.feedback.reward[:, 0].to(torch.float64)
     rows = Rows(reward, half, values[:, keep] / 2)
-    made = plan.scan_rows(rows, block.unit, log.name)
+    made = plan.scan_rows(rows, block.unit, log.name, weights=True)
     blank = replace(block, slate=replace(block.slate, propensity=None))
     table = Items(blank, lost, len(values), 1, log.n_items)
     for k, policy in enumerate(plan.policies.values()):

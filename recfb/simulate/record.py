@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from recfb.contracts import Context, Feedback, Slate, Truth, learner_of
+from recfb.data.product import add_sum, sync, verify_files
 
 CHUNK_ROWS = 1 << 18
 KEPT_ROWS = 1 << 14
@@ -115,10 +116,12 @@ class Recorder:
             self._frames[1].append(truth)
 
     def go_on(self, serial: int, rows: int, parts: int) -> None:
-        """Go on after parts that are written already."""
+        """Go on after parts that are written already, and still are as they were."""
         self.serial, self.rows, self.parts, self._written = serial, rows, parts, rows
+        names = [self._name(part) for part in range(parts)]
+        for folder in self.folders or ():
+            verify_files(folder, names)
         if self.hold and self.folders is not None and parts:
-            names = [self._name(part) for part in range(parts)]
             log, truth = (pl.read_parquet([f / name for name in names]) for f in self.folders)
             self.preload(log, truth)
 
@@ -129,7 +132,10 @@ class Recorder:
             return
         for folder, place in zip(self.folders or (), self._unwritten, strict=True):
             frame = pl.concat(place, how="diagonal")
-            frame.write_parquet(folder / self._name(self.parts), row_group_size=ROW_GROUP)
+            file = folder / self._name(self.parts)
+            frame.write_parquet(file, row_group_size=ROW_GROUP)
+            sync(file)
+            add_sum(file)
             place.clear()
         self.parts, self._written = self.parts + 1, self.rows
 

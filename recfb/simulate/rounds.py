@@ -246,7 +246,7 @@ class Loop:
             check_model(self.policy, context)
         slate = self.policy.act(context, generator, k=k)
         who = type(self.policy).__name__
-        check_slate(slate, len(context), k, self.world.n_items, who)
+        check_slate(slate, len(context), k, self.world.n_items, who, context.available)
         if self.fresh and slate.probs is not None:
             check_probs(slate.probs, len(context), self.world.n_items, who)
         self.fresh = False

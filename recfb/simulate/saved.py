@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
+import pickle
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,11 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from recfb.contracts import Policy, describe, hyperparameters
-from recfb.data.product import atomic_file
+from recfb.data.product import alone, atomic_file, damage, refuse_existing, writing
 from recfb.errors import ConfigError, PrepareError
 
 PLAIN = (bool, int, float, str, type(None))
 RUN = "run.json"
+FORMAT = 1
+"""Of states. A run goes on from its own only; a change of what they hold is a new number."""
 
 
 class Unsaved(Exception):
@@ -123,43 +128,77 @@ def _given(module: nn.Module) -> frozenset[str]:
 
 @contextmanager
 def unfinished(out: Path, run: Mapping[str, Any]) -> Iterator[Path]:
-    """The folder of a run on its way, `out/.unfinished`: kept if the process is killed, so that
-    the same run can go on from it; removed at the end, and after an error.
+    """The folder of a run on its way, `out/.unfinished`: kept if the process or one of its workers
+    is killed, or the disk is full, so that the same run can go on from it; removed at the end, and
+    after any other error.
 
     Raises:
-        PrepareError: the folder is of another run.
+        PrepareError: the run is there already, or half of another; another process is at it; the
+            disk is full.
     """
     folder = out / ".unfinished"
-    digest = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
+    again = f"The run so far is kept: make room and run it again, or remove it: rm -r {folder}"
+    with writing(folder), alone(folder):
+        refuse_existing(out / "log", *([] if folder.exists() else [out / "truth"]))
+        _claim(folder, run)
+        try:
+            with writing(folder, again):
+                yield folder
+        except (PrepareError, BrokenExecutor):
+            raise
+        except Exception:
+            remove(folder)
+            raise
+        remove(folder)
+
+
+def _claim(folder: Path, run: Mapping[str, Any]) -> None:
+    """Make the folder of a run, or make sure that it is of this one."""
+    said = json.dumps({"format": FORMAT, **run}, sort_keys=True)
+    text = json.dumps(hashlib.sha256(said.encode()).hexdigest())
     page = folder / RUN
-    if folder.exists() and (not page.exists() or json.loads(page.read_text()) != digest):
+    if folder.exists() and (not page.exists() or page.read_bytes() != text.encode()):
         raise PrepareError(
-            f"{folder} is of an interrupted run with other settings. Choose another folder, or "
+            f"{folder} is of an interrupted run with other settings, or of another version of "
+            "recfb. Choose another folder, or "
             f"remove it: rm -r {folder}"
         )
     for kind in ("log", "truth"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     with atomic_file(page) as part:
-        part.write_text(json.dumps(digest))
-    try:
-        yield folder
-    except Exception:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        part.write_text(text)
+
+
+def remove(folder: Path) -> None:
+    """Remove the folder of a run; first its page, so that nobody goes on from the rest of it."""
+    (folder / RUN).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def save(path: Path, data: Mapping[str, Any]) -> None:
     """Write a state, whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(dict(data), buffer)
     with atomic_file(path) as part:
-        torch.save(dict(data), part)
+        part.write_bytes(buffer.getbuffer())
 
 
 def load(path: Path, device: str) -> dict[str, Any] | None:
-    """Read a state; None where there is none."""
+    """Read a state; None where there is none.
+
+    Raises:
+        PrepareError: it is damaged, or holds what would run when it is read.
+    """
     if not path.exists():
         return None
-    data: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    wrong, data = damage(path), {}
+    if wrong is None:
+        try:
+            data = torch.load(path, map_location=device, weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError):
+            wrong = "it holds more than plain data"
+    if wrong is not None:
+        raise PrepareError(f"cannot go on from {path}: {wrong}. Begin anew: rm -r {path.parent}")
     return data
 
 

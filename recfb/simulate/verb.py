@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import BrokenExecutor, Executor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,8 +16,8 @@ import torch
 
 from recfb.contracts import Policy, Probe, World
 from recfb.data import Log, Meta
-from recfb.data.product import atomic_folder, refuse_existing
-from recfb.errors import ConfigError, nearest
+from recfb.data.product import atomic_folder, verify
+from recfb.errors import ConfigError, PrepareError, RecfbError, nearest
 from recfb.metrics.loops import METRICS
 from recfb.simulate.refit import Refit
 from recfb.simulate.rounds import Plan, Played, Snapshot, play
@@ -42,6 +43,7 @@ class Run:
     def truth(self) -> pl.DataFrame:
         """One row a shown item, as in `log`; read from its files where the run wrote them."""
         if isinstance(self.kept, Path):
+            verify(self.kept)
             return pl.read_parquet(sorted(self.kept.glob("part-*.parquet")))
         return self.kept
 
@@ -93,6 +95,9 @@ def simulate(
     Raises:
         ConfigError: a slate longer than the items of a request, an unknown metric, a state that
             does not fit.
+        PrepareError: `out` holds a run already, or half of another; another process is writing it;
+            the disk is full.
+        RecfbError: a worker of the executor was killed.
         SupportError: what the policy returned is no slate.
 
     >>> from recfb.policies import Ranked
@@ -108,7 +113,7 @@ def simulate(
     loops, learners = (1, replications) if together else (replications, 1)
     before = _before(state, loops, policy, bool(metrics))
     hold = (out is None and keep == "log") or bool(metrics) or policy.retrained
-    with _folders(
+    with _workers(), _folders(
         out, world=world, policy=policy, rounds=rounds, slate=slate, replications=replications,
         refit=refit, seed=seed, device=device,
     ) as folders:  # fmt: skip
@@ -120,7 +125,7 @@ def simulate(
         played = list(executor.map(play, plans)) if executor else [play(plan) for plan in plans]
         meta = replace(played[0].opening.meta, propensity="exact", horizon=played[0].state.time)
         if folders:
-            _write_shape(folders[0], played[0].opening, meta, sum(one.rows for one in played))
+            _write_shape(folders, played[0].opening, meta, sum(one.rows for one in played))
     table = pl.concat([_measure(one, metrics, repr(policy)) for one in played])
     watched = pl.concat([_watched(one, repr(policy)) for one in played])
     states = tuple(one.state for one in played)
@@ -131,6 +136,18 @@ def simulate(
         states = tuple(replace(one, log=pl.DataFrame(), truth=pl.DataFrame()) for one in states)
         log, truth = played[0].opening.frame.clear(), truth.clear()
     return Run(played[0].opening.with_frame(log, meta), table, watched, states, truth)
+
+
+@contextmanager
+def _workers() -> Iterator[None]:
+    """A worker of an executor that is gone, as an error that says so."""
+    try:
+        yield
+    except BrokenExecutor as error:
+        raise RecfbError(
+            "a worker process was killed, often because memory ran out. Give the executor fewer "
+            "workers and run it again; with out= it goes on from the last part."
+        ) from error
 
 
 def _check(rounds: int, slate: int, replications: int, metrics: Sequence[str]) -> None:
@@ -172,20 +189,45 @@ def _folders(out: str | Path | None, **run: Any) -> Iterator[tuple[Path, Path] |
     if out is None:
         yield None
         return
-    refuse_existing(Path(out) / "truth", Path(out) / "log")
+    log, truth = Path(out) / "log", Path(out) / "truth"
     with unfinished(Path(out), settings(**run)) as folder:
         yield folder / "log", folder / "truth"
-        for kind in ("truth", "log"):
-            with atomic_folder(Path(out) / kind) as place:
-                for file in (folder / kind).iterdir():
-                    file.replace(place / file.name)
+        for place in (truth, log):  # of which the log comes last: it says that the run is whole
+            with atomic_folder(place, replace=place == truth) as part:
+                for file in (folder / place.name).iterdir():
+                    if file.suffix in (".parquet", ".json"):  # no sums, nothing half written
+                        _link(file, part / file.name)
 
 
-def _write_shape(folder: Path, opening: Log, meta: Meta, rows: int) -> None:
-    """What makes a folder of parts a written log: vocabularies and meta."""
-    opening.users.write_parquet(folder / "users.parquet")
-    opening.items.write_parquet(folder / "items.parquet")
-    (folder / "log.json").write_text(json.dumps({"rows": rows, "meta": asdict(meta)}, indent=1))
+def _write_shape(folders: Sequence[Path], opening: Log, meta: Meta, rows: int) -> None:
+    """What makes a folder of parts a written log, vocabularies and meta, once all rows are there.
+
+    Raises:
+        PrepareError: parts are missing or damaged.
+    """
+    for folder in folders:
+        parts = sorted(folder.glob("part-*.parquet"))
+        try:
+            found = sum(pl.scan_parquet(part).select(pl.len()).collect().item() for part in parts)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            found = f"no file of them can be read: {error}"
+        if found != rows:
+            raise PrepareError(
+                f"{folder} lost parts of the run, which has {rows:,} rows: {found}. Begin anew: "
+                f"rm -r {folder.parent}"
+            )
+    opening.users.write_parquet(folders[0] / "users.parquet")
+    opening.items.write_parquet(folders[0] / "items.parquet")
+    text = json.dumps({"rows": rows, "meta": asdict(meta)}, indent=1)
+    (folders[0] / "log.json").write_text(text)
+
+
+def _link(file: Path, place: Path) -> None:
+    """A second name of a file, or a copy: what a killed process was about to finish is kept."""
+    try:
+        place.hardlink_to(file)
+    except OSError:  # a file system without links
+        shutil.copyfile(file, place)
 
 
 def _new(one: Played) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -67,7 +67,7 @@ def text(tmp_path: Path, content: str | bytes, name: str = "log.csv") -> Path:
         ("", "is empty"),
         ("user,item,reward\né,2,1\n".encode("latin-1"), "UTF-8"),
         ("user,item,reward\n1,2,1\n".encode("utf-16"), "is UTF-16"),
-        ('user,item,reward\n"c,2,1\n', "no readable"),
+        ('user,item,reward\n"c,2,1\n', "the quote that opens in line 2"),
     ],
 )
 def test_damaged_text_is_refused(tmp_path: Path, content: str | bytes, says: str) -> None:

@@ -6,7 +6,8 @@ import polars as pl
 import pytest
 
 from recfb import ConfigError, PrepareError
-from recfb.data.recipe import read_yaml, recipe_of
+from recfb.data.plain import read_yaml
+from recfb.data.recipe import recipe_of
 
 PAGE = """
 summary: three clicks
@@ -46,7 +47,7 @@ def test_a_recipe_reads_its_files(tmp_path: Path) -> None:
         (("licence: MIT\n", ""), "missing 1 required .*licence"),
         (("licence: MIT\n", "licence: MIT\nlicence: BSD\n"), r"'licence' stands twice \(line"),
         (("licence: MIT\n", "licence: &x MIT\nbinarise: *x\n"), "aliases"),
-        (("licence: MIT\n", "licence: !!python/name:os.system\n"), "no plain YAML"),
+        (("licence: MIT\n", "licence: !!python/name:os.system\n"), "tags"),
         (("licence: MIT\n", "licence: [\n"), "no plain YAML"),
     ],
 )
@@ -66,7 +67,7 @@ def test_a_recipe_stays_in_its_folder(tmp_path: Path, path: str) -> None:
 
 
 def test_a_wrong_checksum_is_refused(tmp_path: Path) -> None:
-    page = shelf(tmp_path, PAGE.replace("clicks.csv}", f"clicks.csv, sha256: {'0' * 64}}}"))
+    page = shelf(tmp_path, PAGE.replace("clicks.csv}", f"clicks.csv, sha256: {'f' * 64}}}"))
     with pytest.raises(PrepareError, match="its SHA-256 differs"):
         recipe_of(read_yaml(page), "", page).read("log", page.parent)
 

@@ -435,7 +435,7 @@ def test_o_impossible_probabilities_are_refused() -> None:
         def propensities(self, context: Context, item: Tensor) -> Slate:
             return Slate(item, propensity=torch.full(item.shape, 2.0))
 
-    with pytest.raises(SupportError, match=r"propensities: 20 rows have propensity > 1"):
+    with pytest.raises(SupportError, match=r"propensities: 20 rows have propensity outside"):
         evaluate(slate_log(20), {"t": Double(PI)}, estimators=["iips"])
 
 

@@ -6,18 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ledger import Ledger, table
+from ledger import SHORT, WHOLE, Ledger, table
 
-LEDGERS: list[Ledger] = []
+from recfb.cli.common import table_text
 
 
 @pytest.fixture
-def ledger() -> Callable[..., Ledger]:
+def ledger(request: pytest.FixtureRequest) -> Callable[..., Ledger]:
     """ledger(family): a line of the table. Ledgers made otherwise are not printed."""
+    call = getattr(request.node, "callspec", None)
+    place = WHOLE if call is not None and call.params.get("whole") else SHORT
 
     def opened(family: str, **checks: Any) -> Ledger:
-        LEDGERS.append(Ledger(family, **checks))
-        return LEDGERS[-1]
+        place.append(Ledger(family, **checks))
+        return place[-1]
 
     return opened
 
@@ -29,8 +31,7 @@ def whole(request: pytest.FixtureRequest) -> bool:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if LEDGERS:
-        from recfb.cli.common import table_text
-
-        terminalreporter.section("trust")
-        terminalreporter.write_line(table_text(table(LEDGERS)))
+    for title, ledgers in {"trust": SHORT, "trust, all cases": WHOLE}.items():
+        if ledgers:
+            terminalreporter.section(title)
+            terminalreporter.write_line(table_text(table(ledgers)))

@@ -89,6 +89,11 @@ class Ledger:
             assert not self.faults, f"{self.family}:\n" + "\n".join(self.faults)
 
 
+SHORT: list[Ledger] = []
+WHOLE: list[Ledger] = []
+"""What was tried in this run, in its two forms."""
+
+
 def table(ledgers: list[Ledger]) -> pl.DataFrame:
     """One row a family, and the total."""
     names = ["right", "silent", "lost", "executed", "rude"]

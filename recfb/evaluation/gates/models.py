@@ -57,7 +57,8 @@ def g10_residual(evidence: Evidence) -> Iterator[Finding]:
             "G10",
             policy,
             level if biased else "note",
-            f"the model's weighted residual is {d:.3g}, {abs(d) / se:.1f} standard errors",
+            f"the model's weighted residual is {d:.3g}, "
+            + (f"{abs(d) / se:.1f} standard errors" if se else "with a standard error of 0"),
             "use dr, which corrects for it" if biased else "",
         )
 
