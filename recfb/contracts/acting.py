@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVa
 import torch
 from torch import Generator, Tensor
 
-from recfb.contracts.checks import check_probs, check_scores, check_shape
+from recfb.contracts.checks import check_probs, check_shape
 from recfb.contracts.learning import Component
 from recfb.data.batch import Context, Feedback, Slate
 from recfb.errors import ConfigError
@@ -237,7 +237,6 @@ def best_of(context: Context, scores: Tensor, k: int, learners: int = 1) -> Tens
     """
     if context.available is not None:
         scores = scores.masked_fill(~context.available, -torch.inf)
-    check_scores(scores, "the model")
     key = context.user + (learner_of(context, learners) << 32)  # (B,)
     pick = top_k(scores, k, key)  # (B, k)
     return pick if context.candidates is None else context.candidates.gather(1, pick)

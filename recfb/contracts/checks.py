@@ -8,20 +8,6 @@ from torch import Tensor
 from recfb.errors import SupportError
 
 
-def check_scores(scores: Tensor, who: str) -> None:
-    """Refuse scores that are not numbers: they would rank above all that are."""
-    if not bool(scores.sum().isnan()):  # one pass; inf - inf is looked at again
-        return
-    bad = scores.isnan()
-    if bool(bad.any()):
-        row, item = bad.nonzero()[0].tolist()
-        raise SupportError(
-            f"{who} gives NaN to {int(bad.sum())} of {bad.numel()} scores, first to item {item} "
-            f"for request {row}. Look at its training: a learning rate that is too large, or a "
-            "loss without a finite value."
-        )
-
-
 def check_shape(probs: object, rows: int, n_items: int | None, who: str) -> None:
     """Refuse what is no tensor with a row for each request and a column for each item."""
     if n_items is None and isinstance(probs, Tensor):

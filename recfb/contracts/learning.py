@@ -17,7 +17,6 @@ import polars as pl
 import torch
 from torch import Generator, Tensor, nn
 
-from recfb.contracts.checks import check_scores
 from recfb.contracts.describe import Described
 from recfb.data.batch import Batch, Context
 from recfb.data.history import History, Validation, recommend
@@ -187,8 +186,7 @@ class Scorer(Component):
             if block.available is not None or hide is not None:
                 own = buffer if buffer is not None and _same_memory(scores, buffer) else None
                 scores = buffer = _masked(scores, block, hide, own)  # (B, n_items)
-            check_scores(scores, type(self).__name__)
-            pick = top_k(scores, k, block.user)
+            pick = top_k(scores, k, block.user, type(self).__name__)
             picks.append(pick if block.candidates is None else block.candidates.gather(1, pick))
         return torch.cat(picks) if picks else torch.empty(0, k, dtype=torch.int64)
 

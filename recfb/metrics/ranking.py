@@ -9,25 +9,44 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from recfb.errors import ConfigError, nearest
+from recfb.errors import ConfigError, SupportError, nearest
 from recfb.metrics.concentration import concentration
 from recfb.random import mix64
 
 
-def top_k(scores: Tensor, k: int, user: Tensor) -> Tensor:
+def check_scores(scores: Tensor, who: str) -> None:
+    """Refuse scores that are not numbers: they would rank above all that are."""
+    if not bool(scores.sum().isnan()):  # one pass; inf - inf is looked at again
+        return
+    bad = scores.isnan()
+    if bool(bad.any()):
+        row, item = bad.nonzero()[0].tolist()
+        raise SupportError(
+            f"{who} gives NaN to {int(bad.sum())} of {bad.numel()} scores, first to item {item} "
+            f"for request {row}. Look at its training: a learning rate that is too large, or a "
+            "loss without a finite value."
+        )
+
+
+def top_k(scores: Tensor, k: int, user: Tensor, who: str = "the model") -> Tensor:
     """The k best columns of each row, best first: (B, n), (B,) -> (B, k) int64.
 
     Ties are broken by a fixed hash of (user, column), never by array order: a model with constant
     scores ranks as a random one does. Rows without ties among their k + 1 best cost one `topk`.
+
+    Raises:
+        SupportError: scores that are NaN, of `who`.
 
     >>> top_k(torch.tensor([[0.1, 0.9, 0.5]]), 2, torch.tensor([0])).tolist()
     [[1, 2]]
     """
     n = scores.shape[1]
     value, pick = largest(scores, min(k + 1, n))  # (B, k + 1)
-    tied = (value[:, 1:] == value[:, :-1]).any(1).nonzero().squeeze(1)  # (rows with ties,)
+    apart = (value[:, 1:] < value[:, :-1]).all(1)  # (B,), not where one is NaN, which comes first
+    tied = apart.logical_not().nonzero().squeeze(1)  # (rows with ties,)
     pick = pick[:, :k]
     if len(tied):
+        check_scores(scores, who)
         row = scores[tied].float() + 0.0  # turns -0.0 into 0.0
         bits = row.view(torch.int32)
         order = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(

@@ -77,6 +77,7 @@ class BatchedOMD(Blocked):
     share: float  # one over the mean length of a block
     rounds: int
     count: int
+    always: bool  # all items in every round
     asks: frozenset[int] | None  # rounds of this block in which a learner asks; None: any may be
 
     def __init__(
@@ -117,7 +118,7 @@ class BatchedOMD(Blocked):
             raise ConfigError(NO_HORIZON.format(who=type(self).__name__, what="blocks"))
         self.rounds = rounds
         self.count = min(rounds, self.block_count(rounds, log.n_items))
-        self.asks = None
+        self.asks, self.always = None, self.mode == "full_one" and self.count == rounds
         self.step, self.share = self.rate(rounds, log.n_items), self.count / rounds
         none = torch.full_like(self.law[:, :1], -1, dtype=torch.int64)  # (G, 1)
         self.register_buffer("when", none[:, 0].clone())
@@ -149,6 +150,8 @@ class BatchedOMD(Blocked):
         if self.mode == "bandit_mean":
             return
         length, self.asks = span.stop - span.start, None
+        if self.always:
+            return
         if self.mode != "flex_one" and length == 1 and self.query == 1:
             self.when.fill_(span.start)
             return
@@ -165,6 +168,9 @@ class BatchedOMD(Blocked):
         slate = super().act(context, generator, k=k)
         if self.mode == "bandit_mean" or self._silent(context.time):
             return slate
+        if self.always:
+            shape, device = (len(context), self.n_items), slate.item.device
+            return asking(slate, torch.ones(shape, dtype=torch.bool, device=device))
         now = (by_row(context, self.when) == context.time)[:, None]  # (B, 1)
         if self.mode in ("full_one", "bernoulli_full"):
             return asking(slate, now.expand(-1, self.n_items))

@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from recfb.contracts import Context, Feedback, Policy, Slate, learner_of, sample_cdf
 from recfb.data import Log
 from recfb.errors import ConfigError
+from recfb.policies.drawn import add_shown
 
 Prior = float | list[float] | list[list[float]] | Tensor
 _LEVELS = (0.5, 2.0, 5.0, 10.0, 18.0, 28.0)  # falls of a log density at which the grid is cut
@@ -249,8 +250,10 @@ class BetaThompson(Policy):
         probabilities."""
         self._check(k)
         if k == 1:
-            item = sample_cdf(self.probs(context), generator)[:, None]  # (B, 1)
-            return self.propensities(context, item)
+            probs = self.probs(context)
+            item = sample_cdf(probs, generator)[:, None]  # (B, 1)
+            p = probs.gather(1, item)
+            return Slate(item, p, p_prefix=p, p_display=p, probs=probs)
         row = learner_of(context, len(self.successes))
         win = torch._standard_gamma(self.successes[row, 0], generator=generator)  # (B, n_items)
         lose = torch._standard_gamma(self.failures[row, 0], generator=generator)
@@ -272,16 +275,13 @@ class BetaThompson(Policy):
         self, context: Context, slate: Slate, feedback: Feedback, generator: Generator
     ) -> None:
         """Add rewards in [0, 1] as successes, what is missing to 1 as failures; NaN is skipped."""
-        learners, levels, items = self.successes.shape
-        level = torch.zeros_like(slate.item)  # (B, K)
+        levels, items = self.successes.shape[1:]
+        place = slate.item  # (B, K) among levels and items
         if levels > 1 and context.position is not None:
-            level = (context.position - 1)[:, None].expand_as(level)
-        row = learner_of(context, learners)[:, None] * levels + level  # (B, K)
-        reward = feedback.reward.to(torch.float64)
-        known = ~reward.isnan()
-        index, reward = (row * items + slate.item)[known], reward[known]
-        self.successes.view(-1).index_add_(0, index, reward)
-        self.failures.view(-1).index_add_(0, index, 1 - reward)
+            place = place + (context.position - 1)[:, None] * items
+        won = feedback.reward.to(torch.float64)  # (B, K)
+        add_shown(context, self.successes.flatten(1), place, won.nan_to_num(nan=0.0))
+        add_shown(context, self.failures.flatten(1), place, (1 - won).nan_to_num(nan=0.0))
 
 
 __all__ = ["BetaThompson", "rank_probabilities"]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from recfb.contracts import Context, Policy, Slate, trained
 from recfb.errors import SupportError, UnboundError
+from recfb.metrics.ranking import check_scores
 
 
 def forgets(policy: Policy) -> bool:
@@ -25,24 +26,25 @@ def check_model(policy: Policy, context: Context) -> None:
         scores = model.scores(context[:64])
     except UnboundError:  # not trained yet, which the policy may know how to handle
         return
-    bad = scores.isnan()
-    if bool(bad.any()):
-        row, item = bad.nonzero()[0].tolist()
-        raise SupportError(
-            f"{type(model).__name__} gives NaN to {int(bad.sum())} of {bad.numel()} scores, first "
-            f"to item {item} for request {row}. Look at its training: a learning rate that is too "
-            "large, or a loss without a finite value."
-        )
+    check_scores(scores, type(model).__name__)
 
 
 _PROBABILITIES = ("propensity", "p_prefix", "p_display")
 
 
 def check_slate(
-    slate: Slate, rows: int, k: int, n_items: int, who: str, available: Tensor | None = None
+    slate: Slate,
+    rows: int,
+    k: int,
+    n_items: int,
+    who: str,
+    available: Tensor | None = None,
+    *,
+    told: bool = True,
 ) -> None:
     """The door for what a policy shows: refuse slates of another shape, items that do not exist or
-    are not available, and probabilities with which nothing is shown."""
+    are not available, and, if they are `told` to anyone, probabilities with which nothing is
+    shown."""
     item = slate.item
     if item.shape != (rows, k) or item.dtype != torch.int64:
         raise SupportError(
@@ -60,7 +62,7 @@ def check_slate(
     if available is not None:
         _check_available(item, available, who)
     seen: list[Tensor] = []  # of one item they are one tensor
-    for name in _PROBABILITIES:
+    for name in _PROBABILITIES if told else ():
         p = getattr(slate, name)
         if p is not None and not any(p is old for old in seen):
             _check_probability(name, p, item, who)

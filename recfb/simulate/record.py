@@ -65,9 +65,14 @@ class Recorder:
         self.parts = 0
         self._written = 0
 
+    @property
+    def kept(self) -> bool:
+        """Whether rounds are written anywhere."""
+        return self.hold or self.folders is not None
+
     def add(self, entry: Entry) -> None:
         """Keep one round."""
-        if not self.hold and self.folders is None:
+        if not self.kept:
             return
         self._entries.append(entry)
         self._waiting += entry.slate.item.numel()

@@ -246,7 +246,8 @@ class Loop:
             check_model(self.policy, context)
         slate = self.policy.act(context, generator, k=k)
         who = type(self.policy).__name__
-        check_slate(slate, len(context), k, self.world.n_items, who, context.available)
+        told = self.fresh or self.recorder.kept
+        check_slate(slate, len(context), k, self.world.n_items, who, context.available, told=told)
         if self.fresh and slate.probs is not None:
             check_probs(slate.probs, len(context), self.world.n_items, who)
         self.fresh = False

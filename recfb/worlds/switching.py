@@ -154,7 +154,7 @@ class Budgeted(Counting):
                 feedback = replace(feedback, reward=torch.full_like(feedback.reward, torch.nan))
             return feedback, {**truth, "used": torch.zeros_like(state.beside)}
         granted, used = self._grant(state.beside, slate, slate.observe)
-        extra = outcome.masked_fill(~granted, torch.nan)  # (B, n_items)
+        extra = torch.where(granted, outcome, torch.nan)  # (B, n_items)
         reward = feedback.reward if self.total is None else extra.gather(1, slate.item)  # (B, K)
         return replace(feedback, reward=reward, extra=extra), {**truth, "used": used}
 

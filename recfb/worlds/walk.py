@@ -101,8 +101,8 @@ class Instance(NamedTuple):
 class Ahead(NamedTuple):
     """L rounds that are drawn at once, since nothing that is shown changes a walk."""
 
-    means: Tensor  # (L, R, n_items) expected rewards
-    outcome: Tensor  # (L, R, n_items) float32, what each arm pays
+    means: tuple[Tensor, ...]  # L times (R, n_items), expected rewards
+    outcome: tuple[Tensor, ...]  # L times (R, n_items) float32, what each arm pays
     levels: tuple[Tensor, ...]  # (R,) each: the walk at the last starts, by depth in the tree
 
 
@@ -221,9 +221,10 @@ class MultiScaleWalk(Arms):
         reward = offset - multi_scale(first, steps)[:, :, None]  # (L, R, n_items)
         if not self.noisy:
             mean = reward.clamp(0, 1)
-            return Ahead(mean, mean.float(), (*levels[:depth], first))
+            return Ahead(mean.unbind(), mean.float().unbind(), (*levels[:depth], first))
         outcome = (reward + noise * z[:, :, 1:]).clamp_(0, 1).float()
-        return Ahead(clipped_mean(reward, noise), outcome, (*levels[:depth], first))
+        mean = clipped_mean(reward, noise)
+        return Ahead(mean.unbind(), outcome.unbind(), (*levels[:depth], first))
 
 
 def length_ahead(numbers: int) -> int:

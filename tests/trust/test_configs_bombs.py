@@ -121,6 +121,7 @@ def pages(ledger: Ledger, folder: Path, how: str = "as it is") -> None:
         ledger.refuses(found["case"], lambda one=found: again(one), word)
 
 
+@pytest.mark.usefixtures("whole")
 def test_bombs_are_refused_at_once(ledger: Callable[..., Ledger], tmp_path: Path) -> None:
     with ledger("configs: bombs") as each:
         pages(each, tmp_path)

@@ -100,6 +100,7 @@ def shared(ledger: Ledger, tmp_path: Path) -> None:
         ledger.gives(f"{kind}: it is as it was", lambda f=folder: contents(f), before.__eq__)
 
 
+@pytest.mark.usefixtures("whole")
 def test_two_on_one_run(ledger: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with ledger("faults: two on one run") as each:
@@ -139,6 +140,7 @@ def workers(ledger: Ledger, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.usefixtures("whole")
 def test_workers_that_die(ledger: Any, tmp_path: Path) -> None:
     with ledger("faults: workers that die") as each:
         workers(each, tmp_path)

@@ -15,10 +15,11 @@ from ledger import Ledger
 from torch import Generator, Tensor
 
 from recfb import Log, fit, measure
-from recfb.contracts import Context, Policy, Slate, Solver, learning
+from recfb.contracts import Context, Policy, Slate, Solver
+from recfb.metrics import ranking
 from recfb.policies import Greedy, Softmax
 from recfb.simulate import simulate
-from recfb.worlds import Arms
+from recfb.worlds import Arms, Arrivals
 
 doors = sys.modules["recfb.simulate.doors"]  # the package's name is the verb's too
 
@@ -130,9 +131,8 @@ def acting(ledger: Ledger, whole: bool) -> None:
         if case != "one row for all":  # one request is all there is
             act = partial(simulate, three, Said(say), rounds=3)
             ledger.refuses(f"probs, {case}", act, "Said.")
-    slate = Slate(torch.tensor([[0, 2], [1, 0]]))
-    closed = torch.tensor([[True, True, False]])
-    act = partial(doors.check_slate, slate, 2, 2, 3, "Acts", closed)
+    late = Arrivals(three, first=2, rate=0.0)
+    act = partial(simulate, late, Acts(told(item=2)), rounds=3)
     ledger.refuses("an item that is not available", act, "Acts.act", "item 2 to request 0")
 
 
@@ -148,7 +148,7 @@ def test_models(family: str, ledger: Callable[[str], Ledger], whole: bool) -> No
 @pytest.mark.parametrize(
     ("family", "room", "guard", "fault"),
     [
-        ("models", learning, "check_scores", "recommend, NaN for all"),
+        ("models", ranking, "check_scores", "recommend, NaN for all"),
         ("acting", doors, "_check_probability", "propensity 1.5"),
     ],
 )

@@ -251,11 +251,13 @@ def test_flipped_bits_are_refused_or_harmless(
         flips(each, products, whole, KINDS)
 
 
+@pytest.mark.usefixtures("whole")
 def test_cut_products_are_refused(ledger: Callable[..., Ledger], products: Path) -> None:
     with ledger("products: cut files") as each:
         cuts(each, products)
 
 
+@pytest.mark.usefixtures("whole")
 def test_what_strangers_send_is_refused(
     ledger: Callable[..., Ledger],
     products: Path,

@@ -88,6 +88,7 @@ def test_runs_go_on_from_what_they_wrote(
         flips(each, tmp_path, whole, monkeypatch)
 
 
+@pytest.mark.usefixtures("whole")
 def test_a_state_of_another_version_is_refused(
     ledger: Callable[..., Ledger], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -220,6 +220,7 @@ def right(ledger: Ledger) -> None:
                      lambda rows: rows == 2)  # fmt: skip
 
 
+@pytest.mark.usefixtures("whole")
 def test_recipes_stay_inside(ledger: Callable[..., Ledger], bad: Payload) -> None:
     with ledger("recipes: files and pages", clean=bad.clean, intact=bad.intact) as each:
         files(each)
