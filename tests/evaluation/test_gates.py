@@ -245,6 +245,22 @@ def test_o_g14_bias_of_clipping(lam: float, expected: str) -> None:
     assert level(report, "G14", "ips") == ""
 
 
+@pytest.mark.parametrize(
+    ("propensity", "high", "expected"),
+    [(0.005, 1.0, "fail"), (0.0125, 1.0, ""), (0.0125, 0.7, "fail"), (0.5, 1.0, "")],
+)
+def test_o_g15_a_value_that_is_no_mean(propensity: float, high: float, expected: str) -> None:
+    """40 rows of reward 0, a model that says .8 and one row with a small propensity: dr is
+    .8 - .8 (39 + .5 / p) / 40: -1.98 and -.78, which is 1.11 widths outside a range to .7."""
+    rows = pl.DataFrame({"item": [0] * 40, "reward": 0.0, "propensity": [propensity] + [0.5] * 39})
+    log = Log.of(rows, n_items=4, meta=Meta(reward_range=(0.0, high), propensity="exact"))
+    report = run(
+        log, [0.5, 0.5, 0.0, 0.0], reward_model=Says(0.8, "other"), estimators=["dr", "dm"]
+    )
+    assert level(report, "G15", "dr") == expected
+    assert level(report, "G15", "dm") == ""
+
+
 def test_o_g14_bias_of_shrinking_a_wrong_model() -> None:
     log, wrong = draw(4000), Says(0.0, "other")
     hard = functools.partial(estimate.dros, lam=0.3)

@@ -155,6 +155,15 @@ def test_one_item_is_drawn_from_the_probabilities() -> None:
     assert torch.equal(slate.propensity, slate.p_prefix)
 
 
+def test_one_item_at_a_later_position_has_the_probability_of_that_position() -> None:
+    context = ask(position=torch.tensor([2]))
+    bandit = policy(alpha=[4.0, 1.0, 1.0])
+    slate = bandit.act(context, stream(0))
+    assert slate.propensity is not None
+    assert torch.equal(slate.propensity, bandit.probs(context).gather(1, slate.item))
+    assert not torch.equal(bandit.probs(context), bandit.probs(ask()))
+
+
 def test_unavailable_items_do_not_compete() -> None:
     p = policy(alpha=[9.0, 2.0, 1.0])
     mask = torch.tensor([[False, True, True], [True, True, True]])

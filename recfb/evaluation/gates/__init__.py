@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from recfb.contracts import Finding, Gate, Verdict
 from recfb.evaluation.gates.common import effective
 from recfb.evaluation.gates.models import dm_is_a_model, g8_cross_fit, g9_agreement, g10_residual
-from recfb.evaluation.gates.rewards import g11_drift, g12_missing, g13_clusters
+from recfb.evaluation.gates.rewards import g11_drift, g12_missing, g13_clusters, g15_range
 from recfb.evaluation.gates.support import g5_support, g6_cells, g7_source
 from recfb.evaluation.gates.weights import (
     g1_ess,
@@ -35,6 +35,7 @@ GATES: tuple[Gate, ...] = (
     g12_missing,
     g13_clusters,
     g14_shrinkage,
+    g15_range,
     dm_is_a_model,
 )
 """The gates that every report runs, in this order."""

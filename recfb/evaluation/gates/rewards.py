@@ -143,3 +143,22 @@ def g13_clusters(evidence: Evidence) -> Iterator[Finding]:
         "rows of one unit are alike: the standard error is {:.2f} times that of independent rows",
         "count units, not rows, when you plan for more data",
     )
+
+
+def g15_range(evidence: Evidence) -> Iterator[Finding]:
+    """G15, the value is no mean of rewards: farther outside their range than the range is wide
+    fails. One row with a tiny propensity takes forms with a model there; G1 and G3 only warn of
+    these."""
+    limits = evidence.estimates.reward_range
+    if limits is None or not evidence.traits.fields & {"p", "pbar"}:
+        return
+    low, high = limits
+    value = evidence.estimates.value
+    outside = torch.maximum(low - value, value - high)  # (P,)
+    yield from above(
+        "G15",
+        outside / (high - low),
+        (1.0, 1.0),
+        "the value lies {:.3g} widths of the range of rewards outside it",
+        "evaluate a policy closer to the logging policy, or declare the range: reward_range=",
+    )
