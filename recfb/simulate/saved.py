@@ -139,6 +139,7 @@ def unfinished(out: Path, run: Mapping[str, Any]) -> Iterator[Path]:
     folder = out / ".unfinished"
     again = f"The run so far is kept: make room and run it again, or remove it: rm -r {folder}"
     with writing(folder), alone(folder):
+        _sweep(folder)
         refuse_existing(out / "log", *([] if folder.exists() else [out / "truth"]))
         _claim(folder, run)
         try:
@@ -167,6 +168,14 @@ def _claim(folder: Path, run: Mapping[str, Any]) -> None:
         (folder / kind).mkdir(parents=True, exist_ok=True)
     with atomic_file(page) as part:
         part.write_text(text)
+
+
+def _sweep(folder: Path) -> None:
+    """Take away what is left of a folder whose removal was interrupted: it has no page."""
+    if folder.is_dir() and not (folder / RUN).exists():
+        names = [path.name for path in folder.iterdir()]
+        if all(name in ("log", "truth") or name.startswith("state-") for name in names):
+            shutil.rmtree(folder)
 
 
 def remove(folder: Path) -> None:

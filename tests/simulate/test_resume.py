@@ -185,3 +185,25 @@ def test_w_killed_at_any_round(time: int, tmp_path: Path, monkeypatch: pytest.Mo
         play("als", tmp_path / "cut")
     play("als", tmp_path / "whole")
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+def test_what_an_interrupted_removal_left_is_swept(tmp_path: Path) -> None:
+    left = tmp_path / "run" / ".unfinished"
+    for again in (False, True):
+        (left / "log").mkdir(parents=True)
+        (left / "state-00000.pt").write_bytes(b"")
+        if again:
+            with pytest.raises(PrepareError, match="exists already"):
+                play("als", tmp_path / "run")
+        else:
+            play("als", tmp_path / "run")
+        assert not left.exists()
+
+
+def test_a_folder_of_others_is_not_swept(tmp_path: Path) -> None:
+    theirs = tmp_path / "run" / ".unfinished" / "thesis.txt"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine")
+    with pytest.raises(PrepareError, match="of another version"):
+        play("als", tmp_path / "run")
+    assert theirs.read_text() == "mine"

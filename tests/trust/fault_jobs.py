@@ -204,7 +204,7 @@ def looping(folder: Path, warm: bool = False) -> None:
 
 def looped(folder: Path) -> Any:
     """Every byte of log and truth."""
-    files = sorted((folder / "run").rglob("*"))
+    files = sorted([*(folder / "run" / "log").rglob("*"), *(folder / "run" / "truth").rglob("*")])
     return {str(p.relative_to(folder)): p.read_bytes() for p in files if p.is_file()}
 
 

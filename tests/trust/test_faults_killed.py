@@ -8,7 +8,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,8 @@ def killed_at(job: Any, result: Any, folder: Path, wait: float, sign: int, undo:
     have given it before."""
     process = jobs.start(doing, undo, job, folder)
     time.sleep(wait)
-    os.kill(process.pid, sign)
+    with suppress(ProcessLookupError):  # it has ended
+        os.kill(process.pid, sign)
     process.join()
     first = result(folder) if process.exitcode == 0 else None
     jobs.finish(doing, undo, job, folder)
