@@ -234,6 +234,7 @@ def unnamed() -> None:
     jobs.unprivileged()
 
 
+@pytest.mark.claims
 def test_locked_folders_that_nobody_names_are_seen() -> None:
     each = Ledger("x")
     forbidden(each, False, unnamed)
