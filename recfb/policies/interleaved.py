@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Generator, Tensor
@@ -13,10 +12,11 @@ from torch import Generator, Tensor
 from recfb.contracts import Context, Feedback, Policy, Slate
 from recfb.data import Log
 from recfb.errors import ConfigError
+from recfb.policies.around import Around
 from recfb.random import spawn
 
 
-class Interleaved(Policy):
+class Interleaved(Around):
     """A coin falls for each position: with probability `share` it gets an item that is new in this
     round, else the next one of the policy's slate.
 
@@ -25,8 +25,8 @@ class Interleaved(Policy):
     could be shown to nobody in the rounds before; the catalogue of the first round is not new. New
     items are drawn uniformly without replacement, and once they are all there, the policy fills the
     rest from what is not new. Requests that list candidates are the policy's alone. In rounds
-    without arrivals it is the policy, propensities and all; in
-    others the probability of a slate is a sum over coins, and none is logged.
+    without arrivals it is the policy, propensities and all; in others the probability of a slate is
+    a sum over coins, and none is logged.
 
     Args:
         policy: who fills the other positions.
@@ -48,24 +48,10 @@ class Interleaved(Policy):
     known: Tensor  # (n_items,) bool, what could be shown in the rounds before
 
     def __init__(self, policy: Policy, share: float = 0.5) -> None:
-        super().__init__()
+        super().__init__(policy)
         if not 0 <= share <= 1:
             raise ConfigError(f"share is a probability, found {share}. For half: share=0.5")
-        self.policy = policy
         self.share = share
-
-    @property
-    def vectorised(self) -> bool:  # type: ignore[override]
-        """As the policy."""
-        return self.policy.vectorised
-
-    @property
-    def privileged(self) -> bool:  # type: ignore[override]
-        """As the policy."""
-        return self.policy.privileged
-
-    def look(self, values: Tensor) -> None:
-        self.policy.look(values)
 
     def bind(self, log: Log) -> Self:
         self.register_buffer("known", torch.zeros(log.n_items, dtype=torch.bool))
@@ -120,14 +106,7 @@ class Interleaved(Policy):
     ) -> None:
         if context.available is not None:
             self.known |= context.available.any(0)
-        self.policy.update(context, slate, feedback, generator)
-
-    @property
-    def retrained(self) -> bool:
-        return self.policy.retrained
-
-    def refit(self, log: Log, fit: Callable[[Log, Any], Any]) -> None:
-        self.policy.refit(log, fit)
+        super().update(context, slate, feedback, generator)
 
 
 def arrivals_in_order(fresh: Tensor, u: Tensor) -> Tensor:

@@ -12,9 +12,10 @@ from torch import Generator, Tensor
 from recfb.contracts import Context, Feedback, Policy, Slate
 from recfb.data import Log
 from recfb.errors import ConfigError
+from recfb.policies.around import Around
 
 
-class OpenLoop(Policy):
+class OpenLoop(Around):
     """Acts as a policy does, and is trained on another log, up to the round its own log has
     reached.
 
@@ -42,8 +43,7 @@ class OpenLoop(Policy):
     """
 
     def __init__(self, policy: Policy, log: Log | str | Path) -> None:
-        super().__init__()
-        self.policy = policy
+        super().__init__(policy)
         self.log = log
         self.rows = log if isinstance(log, Log) else Log.read(log)
         if "time" not in self.rows.columns:
@@ -51,19 +51,6 @@ class OpenLoop(Policy):
                 f"an open loop follows the rounds of its log, which has {self.rows.columns} and no "
                 "time. Take a log of simulate(...)."
             )
-
-    @property
-    def vectorised(self) -> bool:  # type: ignore[override]
-        """As the policy."""
-        return self.policy.vectorised
-
-    @property
-    def privileged(self) -> bool:  # type: ignore[override]
-        """As the policy."""
-        return self.policy.privileged
-
-    def look(self, values: Tensor) -> None:
-        self.policy.look(values)
 
     def bind(self, log: Log) -> Self:
         ours, theirs = (log.n_users, log.n_items), (self.rows.n_users, self.rows.n_items)
@@ -91,10 +78,6 @@ class OpenLoop(Policy):
     ) -> None:
         """Nothing: what it shows teaches it nothing."""
 
-    @property
-    def retrained(self) -> bool:
-        return self.policy.retrained
-
     def refit(self, log: Log, fit: Callable[[Log, Any], Any]) -> None:
         reached = log.frame["time"].max()
-        self.policy.refit(log.with_frame(self.rows.frame.filter(pl.col("time") <= reached)), fit)
+        super().refit(log.with_frame(self.rows.frame.filter(pl.col("time") <= reached)), fit)

@@ -15,10 +15,8 @@ from recfb.contracts import Component
 from recfb.data.tables import to_frame
 from recfb.errors import ConfigError, LogError, PrepareError
 from recfb.random import spawn
+from recfb.worlds.arrivals import FOREVER
 from recfb.worlds.copies import Copies, artefact, fit_copies, normal, split, unit
-
-NEVER = 2**62
-"""The round that does not come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +140,7 @@ class GradualTexts(TextSource):
             min=0
         )  # (n,), beyond what is there at first
         if not self.rate:
-            return replace(texts, arrives=torch.where(late > 0, NEVER, 0))
+            return replace(texts, arrives=torch.where(late > 0, FOREVER, 0))
         return replace(texts, arrives=(late / self.rate - 1e-6).ceil().clamp(min=0).long())
 
 

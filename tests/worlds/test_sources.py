@@ -22,10 +22,11 @@ from recfb.scorers.history_mean import HistoryMean
 from recfb.simulate import Refit
 from recfb.solvers.direct import Direct
 from recfb.worlds import PBM
+from recfb.worlds.arrivals import FOREVER
 from recfb.worlds.contamination import contaminated, shares
 from recfb.worlds.copies import Copies
 from recfb.worlds.sources import HALF, HISTORY, Sources, SourcesState, echo_of, echoed
-from recfb.worlds.texts import NEVER, DrawnTexts, GradualTexts
+from recfb.worlds.texts import DrawnTexts, GradualTexts
 
 N = 60
 
@@ -330,7 +331,7 @@ def test_a_whole_catalogue_has_what_is_written() -> None:
     assert here is not None and here.shape == (1, 2 * N)
     assert bool(here[0, :N].all()) and int(here[0, N:].sum()) == N // 2
     assert not bool(world.values(state)[:, ~here[0]].any())
-    assert state.texts.arrives is not None and int(state.texts.arrives.max()) == NEVER
+    assert state.texts.arrives is not None and int(state.texts.arrives.max()) == FOREVER
 
 
 def test_shares_of_copies_are_shares() -> None:
