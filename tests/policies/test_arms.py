@@ -60,6 +60,21 @@ def test_b_2_a_klucb_index() -> None:
     assert torch.allclose(bernoulli_kl(mean, upper)[inside], budget[inside], atol=1e-8)
 
 
+def test_b_2_a_klucb_is_the_root_that_bisection_finds() -> None:
+    """Means from 1e-9 to 1 - 1e-9 and both ends, budgets from 1e-6 to 100."""
+    some = torch.rand(20_000, generator=stream(0)).double()
+    mean = torch.cat([some, 10 ** (-9 * some), 1 - 10 ** (-9 * some), 0 * some, 0 * some + 1])
+    budget = 10 ** (8 * torch.rand(len(mean), generator=stream(1)).double() - 6)
+    low, high = mean.clone(), torch.ones_like(mean)
+    for _ in range(100):
+        q = (low + high) / 2
+        kl = torch.special.xlogy(mean, mean / q) + torch.special.xlogy(
+            1 - mean, (1 - mean) / (1 - q)
+        )
+        low, high = torch.where(kl <= budget, q, low), torch.where(kl <= budget, high, q)
+    assert float((klucb(mean, budget) - low).abs().max()) < 1e-9
+
+
 def test_klucb_at_the_ends() -> None:
     mean = torch.tensor([0.0, 0.5, 1.0, 0.3, 0.0, 1.0]).double()
     budget = torch.tensor([0.0, 0.0, 0.0, 1e-14, 40.0, 40.0]).double()
