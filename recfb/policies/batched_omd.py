@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import log as ln
-from math import sqrt
+from math import log1p, sqrt
 from typing import Self
 
 import torch
@@ -13,7 +13,7 @@ from recfb.contracts import Context, Feedback, Slate
 from recfb.data import Log
 from recfb.errors import ConfigError
 from recfb.policies.blocked import Blocked, Span
-from recfb.policies.drawn import by_row
+from recfb.policies.drawn import by_row, played
 from recfb.policies.exp3 import NO_HORIZON, check_rate
 from recfb.policies.omd import (
     NO_ANSWER,
@@ -71,14 +71,15 @@ class BatchedOMD(Blocked):
     [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]
     """
 
-    when: Tensor  # (G,) int64, the round in which this block asks; -1 is none
+    when: Tensor  # (G,) int64, the round in which a learner asks next; -1 is none
     which: Tensor  # (G, 1) int64, the item it asks for
     step: float  # the learning rate
     share: float  # one over the mean length of a block
     rounds: int
     count: int
     always: bool  # all items in every round
-    asks: frozenset[int] | None  # rounds of this block in which a learner asks; None: any may be
+    asks: frozenset[int] | None  # rounds in which a learner asks; None: any may be
+    _wish: Tensor | None  # (B, n_items) all items
 
     def __init__(
         self,
@@ -119,11 +120,17 @@ class BatchedOMD(Blocked):
         self.rounds = rounds
         self.count = min(rounds, self.block_count(rounds, log.n_items))
         self.asks, self.always = None, self.mode == "full_one" and self.count == rounds
+        self._wish = None
         self.step, self.share = self.rate(rounds, log.n_items), self.count / rounds
         none = torch.full_like(self.law[:, :1], -1, dtype=torch.int64)  # (G, 1)
         self.register_buffer("when", none[:, 0].clone())
         self.register_buffer("which", none + 1)
         return self
+
+    def reset(self, generator: Generator) -> None:
+        self.asks, self._wish = None, None
+        self.when.fill_(-1)
+        super().reset(generator)
 
     def block_count(self, rounds: int, n_items: int) -> int:
         """N."""
@@ -147,30 +154,40 @@ class BatchedOMD(Blocked):
         return Span(number, number * T // N, (number + 1) * T // N)
 
     def plan(self, span: Span, generator: Generator) -> None:
-        if self.mode == "bandit_mean":
+        if self.mode == "bandit_mean" or self.always:
             return
-        length, self.asks = span.stop - span.start, None
-        if self.always:
-            return
-        if self.mode != "flex_one" and length == 1 and self.query == 1:
-            self.when.fill_(span.start)
-            return
-        shape, device = (2, len(self.when)), self.when.device
+        length, device = span.stop - span.start, self.when.device
+        shape = (2, len(self.when))
         u = torch.rand(shape, generator=generator, dtype=torch.float64, device=device)  # (2, G)
         if self.mode == "bernoulli_full":
-            self.when.copy_(torch.where(u[0] < self.query, span.start, -1))
-            return
-        self.when.copy_((u[0] * length).to(torch.int64) + span.start)
-        self.which.copy_((u[1] * self.n_items).to(torch.int64)[:, None])
-        self.asks = frozenset(self.when.tolist())  # once a block
+            self._wait(span.start, u[0])
+        else:
+            self.when.copy_((u[0] * length).to(torch.int64) + span.start)
+            self.which.copy_((u[1] * self.n_items).to(torch.int64)[:, None])
+        self.asks = frozenset(self.when.tolist())
+
+    def _wait(self, start: int, u: Tensor) -> None:
+        """Learners without a look ahead draw when they look next, from their uniform number (G,):
+        each round is looked at with probability `query`."""
+        due = self.when < start  # (G,)
+        rate = log1p(-self.query) if self.query < 1 else -torch.inf
+        wait = u.neg().log1p_().div_(rate).floor_().to(torch.int64)  # (G,) rounds without a look
+        again = torch.where(self.granted(due), start + wait, -1)
+        self.when.copy_(torch.where(due, again, self.when))
+
+    def granted(self, due: Tensor) -> Tensor:
+        """Which of the learners that are due may ask again: (G,) -> (G,)."""
+        return due
 
     def act(self, context: Context, generator: Generator, *, k: int = 1) -> Slate:
         slate = super().act(context, generator, k=k)
         if self.mode == "bandit_mean" or self._silent(context.time):
             return slate
         if self.always:
-            shape, device = (len(context), self.n_items), slate.item.device
-            return asking(slate, torch.ones(shape, dtype=torch.bool, device=device))
+            if self._wish is None or len(self._wish) != len(context):
+                shape, device = (len(context), self.n_items), slate.item.device
+                self._wish = torch.ones(shape, dtype=torch.bool, device=device)
+            return asking(slate, self._wish)
         now = (by_row(context, self.when) == context.time)[:, None]  # (B, 1)
         if self.mode in ("full_one", "bernoulli_full"):
             return asking(slate, now.expand(-1, self.n_items))
@@ -181,6 +198,14 @@ class BatchedOMD(Blocked):
     def _silent(self, time: int | Tensor) -> bool:
         """Whether no learner asks in this round."""
         return self.asks is not None and isinstance(time, int) and time not in self.asks
+
+    def update(
+        self, context: Context, slate: Slate, feedback: Feedback, generator: Generator
+    ) -> None:
+        if self.mode != "bernoulli_full" or not self._silent(context.time):
+            super().update(context, slate, feedback, generator)
+        elif self.coupling != "independent" and not self.held:  # no loss, no move
+            self.hold(played(self._first(context, slate, feedback)[0], self))
 
     def collect(self, slate: Slate, feedback: Feedback, span: Span) -> None:
         if self.mode == "bandit_mean":

@@ -36,11 +36,12 @@ class Blocked(Drawn):
     p: Tensor  # (G, n_items) float64, the law of this block's item, the past items left out
     weight: Tensor  # (G, 1) float64, the propensity of this block's item when it was drawn
 
-    _inside: Slate | None  # what is shown in the rest of this block; None: not known yet
+    held: bool  # the next item is this one, for sure
+    _inside: Slate | None  # what is shown while it is; None: not known yet
 
     def bind(self, log: Log) -> Self:
         super().bind(log)
-        self._inside = None
+        self.held, self._inside = False, None
         for name in ("loss", "batch"):
             self.register_buffer(name, torch.zeros_like(self.law))
         self.register_buffer("earned", torch.zeros_like(self.law[:, :1]))
@@ -54,7 +55,7 @@ class Blocked(Drawn):
             total.zero_()
         self.p.copy_(self.law)
         self.weight.fill_(1.0)
-        self._inside = None
+        self.held, self._inside = False, None
         self.plan(self.span(0), generator)
 
     @abstractmethod
@@ -85,10 +86,9 @@ class Blocked(Drawn):
         return (span.stop - span.start) - self.earned
 
     def act(self, context: Context, generator: Generator, *, k: int = 1) -> Slate:
-        time, whole = context.time, context.available is None and context.candidates is None
-        if k == 1 and whole and isinstance(time, int) and self.span(time).start < time:
+        if self.held and k == 1 and context.available is None and context.candidates is None:
             if self._inside is None or len(self._inside) != len(context):
-                law = self.probs(context)  # (B, n_items), certain inside a block
+                law = self.probs(context)  # (B, n_items), certain
                 p, item = law.max(1, keepdim=True)  # (B, 1)
                 self._inside = Slate(item, propensity=p, p_prefix=p, p_display=p, probs=law)
             return self._inside
@@ -102,11 +102,12 @@ class Blocked(Drawn):
         span = self.span(time)
         if time == span.start:
             self.weight.copy_(propensity_of(slate, self.p))
-            self._inside = None
             if time + 1 < span.stop:
-                self.law.zero_().scatter_(1, item, 1.0)
+                self.hold(item)
         self.collect(slate, feedback, span)
         if time + 1 == span.stop:
+            if self.held:
+                self.held, self._inside = False, None
             estimate = self.estimate(item, span)
             self.loss.add_(estimate)
             p_next = self.renewed(span.number + 1)
@@ -115,6 +116,11 @@ class Blocked(Drawn):
             self.batch.zero_()
             self.earned.zero_()
             self.plan(self.span(span.stop), generator)
+
+    def hold(self, item: Tensor) -> None:
+        """The next item is this one, (G, 1), for sure."""
+        self.held, self._inside = True, None
+        self.law.zero_().scatter_(1, item, 1.0)
 
     def _first(self, context: Context, slate: Slate, feedback: Feedback) -> tuple[Slate, Feedback]:
         """The first row of each learner."""

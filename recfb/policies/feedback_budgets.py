@@ -14,7 +14,6 @@ from recfb.data import Log
 from recfb.errors import ConfigError
 from recfb.policies import switching_bounds as bounds
 from recfb.policies.batched_omd import BatchedOMD
-from recfb.policies.blocked import Span
 from recfb.policies.omd import Coupling
 
 
@@ -207,10 +206,10 @@ class LabelEfficient(BatchedOMD):
         self.spent.zero_()
         super().reset(generator)
 
-    def plan(self, span: Span, generator: Generator) -> None:
-        super().plan(span, generator)
-        self.when.masked_fill_(self.spent + self.n_items > self.total, -1)
-        self.spent.add_((self.when >= 0) * self.n_items)
+    def granted(self, due: Tensor) -> Tensor:
+        may = due & (self.spent + self.n_items <= self.total)  # (G,)
+        self.spent.add_(may * self.n_items)
+        return may
 
 
 class LabelEfficientDartboard(LabelEfficient):

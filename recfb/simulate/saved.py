@@ -27,7 +27,7 @@ from recfb.errors import ConfigError, PrepareError
 
 PLAIN = (bool, int, float, str, type(None))
 RUN = "run.json"
-FORMAT = 1
+FORMAT = 2
 """Of states. A run goes on from its own only; a change of what they hold is a new number."""
 
 

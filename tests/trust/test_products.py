@@ -236,7 +236,7 @@ def checkpoints(ledger: Ledger, products: Path, folder: Path) -> None:
     with pytest.raises(KeyboardInterrupt), saved.unfinished(run, {"seed": 1}):
         raise KeyboardInterrupt  # as a killed process leaves it
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(saved, "FORMAT", 2)
+        patch.setattr(saved, "FORMAT", saved.FORMAT + 1)
         later = saved.unfinished(run, {"seed": 1})
         ledger.refuses("a run of a later version", later.__enter__, "another version")
 
