@@ -84,3 +84,14 @@ def mix64(x: torch.Tensor) -> torch.Tensor:
     x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * (0xBF58476D1CE4E5B9 - (1 << 64))
     x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * (0x94D049BB133111EB - (1 << 64))
     return x ^ ((x >> 31) & ((1 << 33) - 1))
+
+
+def splitmix64_run(start: int, count: int) -> list[int]:
+    """`splitmix64` of start, start + 1, ..., as many as asked for.
+
+    >>> splitmix64_run(2**64 - 1, 2) == [splitmix64(2**64 - 1), splitmix64(0)]
+    True
+    """
+    signed = (start & _MASK) - ((start & _MASK) >> 63 << 64)
+    run = torch.arange(count, dtype=torch.int64) + signed  # wraps
+    return [x & _MASK for x in mix64(run).tolist()]

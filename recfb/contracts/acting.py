@@ -58,19 +58,19 @@ class Belief(Model, Protocol):
 
 
 def sample_cdf(probs: Tensor, generator: Generator) -> Tensor:
-    """One draw a row by inverse CDF, in float64: (B, n) -> (B,). An item of probability 0 is never
-    drawn.
+    """One draw a row by inverse CDF, in float64: (B, n) -> (B, 1). An item of probability 0 is
+    never drawn.
 
     >>> from recfb.random import stream
     >>> sample_cdf(torch.tensor([[0.0, 1.0, 0.0]]), stream(0)).tolist()
-    [1]
+    [[1]]
     """
     total = probs.to(torch.float64).cumsum(1)  # (B, n)
     shape, device = (len(probs), 1), probs.device
     u = torch.rand(shape, generator=generator, dtype=torch.float64, device=device)  # below 1
     # u times a total is rounded below that total, so the first sum above it is of an item with mass
-    place = torch.searchsorted(total, u * total[:, -1:], right=True)  # (B, 1)
-    return place[:, 0].clamp_(max=probs.shape[1] - 1)
+    place = torch.searchsorted(total, u.mul_(total[:, -1:]), right=True)  # (B, 1)
+    return place.clamp_(max=probs.shape[1] - 1)
 
 
 def plackett_luce(probs: Tensor, item: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ class Policy(Component, ABC):
         replacement above."""
         probs = self._whole(context)
         if k == 1:
-            item = sample_cdf(probs, generator)[:, None]  # (B, 1)
+            item = sample_cdf(probs, generator)  # (B, 1)
         else:
             self.check_slate(probs, k)
             shape, device = probs.shape, probs.device
@@ -158,6 +158,11 @@ class Policy(Component, ABC):
         prefix = plackett_luce(probs, item)
         single = prefix if k == 1 else None
         return Slate(item, propensity=single, p_prefix=prefix, p_display=single, probs=probs)
+
+    def draw(self, context: Context, generator: Generator, *, k: int = 1) -> Slate:
+        """What `act` shows, from the same numbers, without the probabilities that it works out for
+        the log alone: runs that keep no log ask for no more."""
+        return self.act(context, generator, k=k)
 
     def check_slate(self, probs: Tensor, k: int) -> None:
         """Refuse slates that are longer than what could be shown."""
@@ -177,7 +182,7 @@ class Policy(Component, ABC):
         form."""
         hits = torch.zeros(len(item), dtype=torch.float64, device=item.device)
         for _ in range(draws):
-            hits += self.act(context, generator).item[:, 0] == item
+            hits += self.draw(context, generator).item[:, 0] == item
         return hits / draws
 
     def update(
@@ -237,7 +242,10 @@ def best_of(context: Context, scores: Tensor, k: int, learners: int = 1) -> Tens
     """
     if context.available is not None:
         scores = scores.masked_fill(~context.available, -torch.inf)
-    key = context.user + (learner_of(context, learners) << 32)  # (B,)
+
+    def key() -> Tensor:
+        return context.user + (learner_of(context, learners) << 32)  # (B,)
+
     pick = top_k(scores, k, key)  # (B, k)
     return pick if context.candidates is None else context.candidates.gather(1, pick)
 
@@ -259,6 +267,7 @@ class World(Component, ABC, Generic[State]):
     n_users: int
     n_items: int
     vectorised: ClassVar[bool] = False  # True: R worlds on the rows
+    informed: ClassVar[bool] = False  # True: reads `slate.probs`
 
     @abstractmethod
     def start(self, generator: Generator, replications: int = 1) -> State:

@@ -99,9 +99,10 @@ class Component(Described, nn.Module):
             part.constrain()
 
     def __getattr__(self, name: str) -> Any:
-        buffers = self.__dict__.get("_buffers")
-        if buffers is not None and name in buffers:  # read several times a round by bandits
-            return buffers[name]
+        for kind in ("_buffers", "_modules"):  # read several times a round by bandits
+            held = self.__dict__.get(kind)
+            if held is not None and name in held:
+                return held[name]
         try:
             return super().__getattr__(name)
         except AttributeError:

@@ -144,7 +144,7 @@ def _draws(
         some = block[rows]
         probs = policy.probs(some.context).to("cpu", torch.float64)  # (b, n_items)
         check_probs(probs, len(some), n_items, who)
-        drawn.append(sample_cdf(probs, generator))
+        drawn.append(sample_cdf(probs, generator)[:, 0])
         chance.append(probs.gather(1, some.slate.item)[:, 0])
     return torch.cat(drawn), torch.cat(chance)
 

@@ -28,11 +28,14 @@ def check_scores(scores: Tensor, who: str) -> None:
         )
 
 
-def top_k(scores: Tensor, k: int, user: Tensor, who: str = "the model") -> Tensor:
+def top_k(
+    scores: Tensor, k: int, user: Tensor | Callable[[], Tensor], who: str = "the model"
+) -> Tensor:
     """The k best columns of each row, best first: (B, n), (B,) -> (B, k) int64.
 
     Ties are broken by a fixed hash of (user, column), never by array order: a model with constant
-    scores ranks as a random one does. Rows without ties among their k + 1 best cost one `topk`.
+    scores ranks as a random one does. Rows without ties among their k + 1 best cost one `topk`; a
+    `user` that has to be worked out is asked for only where there are ties.
 
     Raises:
         SupportError: scores that are NaN, of `who`.
@@ -42,19 +45,19 @@ def top_k(scores: Tensor, k: int, user: Tensor, who: str = "the model") -> Tenso
     """
     n = scores.shape[1]
     value, pick = largest(scores, min(k + 1, n))  # (B, k + 1)
-    apart = (value[:, 1:] < value[:, :-1]).all(1)  # (B,), not where one is NaN, which comes first
-    tied = apart.logical_not().nonzero().squeeze(1)  # (rows with ties,)
+    apart = value[:, 1:] < value[:, :-1]  # (B, k), not where one is NaN, which comes first
     pick = pick[:, :k]
-    if len(tied):
-        check_scores(scores, who)
-        row = scores[tied].float() + 0.0  # turns -0.0 into 0.0
-        bits = row.view(torch.int32)
-        order = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(
-            torch.int64
-        )  # sorts as the floats do
-        column = torch.arange(n, device=scores.device)
-        noise = mix64(user[tied, None].to(torch.int64) * n + column) & 0x7FFFFFFF  # (rows, n)
-        pick[tied] = ((order << 32) + noise).topk(pick.shape[1], dim=1).indices
+    if bool(apart.all()):
+        return pick
+    tied = apart.all(1).logical_not().nonzero().squeeze(1)  # (rows with ties,)
+    check_scores(scores, who)
+    row = scores[tied].float() + 0.0  # turns -0.0 into 0.0
+    bits = row.view(torch.int32)
+    order = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(torch.int64)  # sorts as the floats do
+    column = torch.arange(n, device=scores.device)
+    key = user() if callable(user) else user  # (B,)
+    noise = mix64(key[tied, None].to(torch.int64) * n + column) & 0x7FFFFFFF  # (rows, n)
+    pick[tied] = ((order << 32) + noise).topk(pick.shape[1], dim=1).indices
     return pick
 
 

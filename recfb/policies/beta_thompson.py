@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from recfb.contracts import Context, Feedback, Policy, Slate, learner_of, sample_cdf
+from recfb.contracts import Context, Feedback, Policy, Slate, learner_of
 from recfb.data import Log
 from recfb.errors import ConfigError
-from recfb.policies.drawn import add_shown
+from recfb.policies.drawn import add_shown, by_row
 
 Prior = float | list[float] | list[list[float]] | Tensor
 _LEVELS = (0.5, 2.0, 5.0, 10.0, 18.0, 28.0)  # falls of a log density at which the grid is cut
@@ -115,6 +115,14 @@ def rank_probabilities(a: Tensor, b: Tensor, live: Tensor, ranks: int = 1) -> Te
         f = (f * weight).flatten(2) / total * live[..., None]
         out += _others(f, cdf, ranks)
     return out
+
+
+def log_gamma_draw(shape: Tensor, generator: Generator) -> Tensor:
+    """Logarithms of draws of Gamma(shape, 1), which themselves may be below the smallest double:
+    Gamma(a) is Gamma(a + 1) U^(1 / a)."""
+    u = torch.rand(shape.shape, generator=generator, dtype=shape.dtype, device=shape.device)
+    more = torch._standard_gamma(shape + 1.0, generator=generator)
+    return more.log_().add_(u.neg_().log1p_().div_(shape))
 
 
 class BetaThompson(Policy):
@@ -239,30 +247,38 @@ class BetaThompson(Policy):
         """At each position and anywhere in the slate; slates of K > 1 have no closed form."""
         k = item.shape[1]
         self._check(k)
+        if k == 1:
+            probs = self.probs(context)
+            p = probs.gather(1, item)
+            return Slate(item, p, p_prefix=p, p_display=p, probs=probs)
         table = self._rows(context, k)[:, :k]  # (B, K, n_items)
         at = table.gather(2, item[:, :, None])[:, :, 0]  # (B, K)
         inside = table.sum(1).gather(1, item)  # (B, K)
-        prefix = at if k == 1 else None
-        return Slate(item, at, p_prefix=prefix, p_display=inside, probs=table[:, 0])
+        return Slate(item, at, p_display=inside, probs=table[:, 0])
 
     def act(self, context: Context, generator: Generator, *, k: int = 1) -> Slate:
-        """One draw of every item's Beta a request, ranked; for k = 1 a draw from the
-        probabilities."""
+        return self.propensities(context, self.draw(context, generator, k=k).item)
+
+    def draw(self, context: Context, generator: Generator, *, k: int = 1) -> Slate:
+        """One draw of every item's Beta a request, ranked. With k = 1, the item at the request's
+        position, where it has one."""
         self._check(k)
-        if k == 1:
-            probs = self.probs(context)
-            item = sample_cdf(probs, generator)[:, None]  # (B, 1)
-            p = probs.gather(1, item)
-            return Slate(item, p, p_prefix=p, p_display=p, probs=probs)
-        row = learner_of(context, len(self.successes))
-        win = torch._standard_gamma(self.successes[row, 0], generator=generator)  # (B, n_items)
-        lose = torch._standard_gamma(self.failures[row, 0], generator=generator)
-        draw = win.log() - lose.log()  # the logit of a Beta draw
+        shape = torch.stack([by_row(context, self.successes), by_row(context, self.failures)])
+        place = context.position if k == 1 else None
+        if shape.shape[2] > 1 and place is not None:  # (2, B, L, n_items)
+            rows = torch.arange(len(place), device=place.device)
+            shape, place = shape[:, rows, place - 1], None
+        else:
+            shape = shape[:, :, 0]
+        last = k if place is None or not len(place) else int(place.max())
+        score = log_gamma_draw(shape, generator)  # (2, B, n_items)
+        logit = score[0] - score[1]  # of a Beta draw
         live = self._live(context)
         if live is not None:
-            draw = draw.masked_fill(~live, -torch.inf)
-            self.check_slate(live.to(draw.dtype), k)
-        return self.propensities(context, draw.topk(k, dim=1).indices)
+            logit.masked_fill_(~live, -torch.inf)
+            self.check_slate(live.double(), last)
+        best = logit.topk(last, dim=1).indices  # (B, last)
+        return Slate(best if place is None else best.gather(1, place[:, None] - 1))
 
     def _check(self, k: int) -> None:
         if k > 1 and self.successes.shape[1] > 1:

@@ -37,8 +37,8 @@ class Counted(Policy):
     def update(
         self, context: Context, slate: Slate, feedback: Feedback, generator: Generator
     ) -> None:
-        reward = feedback.reward.to(torch.float64)  # (B, K)
-        known = (~reward.isnan()).to(torch.float64)
+        reward = feedback.reward.double()  # (B, K)
+        known = reward.eq(reward).double()  # 0 where it is NaN
         add_shown(context, self.pulls, slate.item, known)
         add_shown(context, self.total, slate.item, reward.nan_to_num(nan=0.0))
 

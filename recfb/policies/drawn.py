@@ -50,7 +50,7 @@ class Drawn(Policy):
         if k > 1:
             return super().act(context, generator, k=k)
         probs = self.probs(context)
-        item = sample_cdf(probs, generator)[:, None]  # (B, 1)
+        item = sample_cdf(probs, generator)  # (B, 1)
         p = probs.gather(1, item)
         return Slate(item, propensity=p, p_prefix=p, p_display=p, probs=probs)
 

@@ -44,7 +44,7 @@ class LossBased(Drawn):
         item = played(slate, self)  # (B, 1)
         law = by_row(context, self.law)  # (B, n_items)
         p = propensity_of(slate, law)  # (B, 1)
-        loss = 1 - feedback.reward.to(torch.float64)  # (B, 1)
+        loss = torch.rsub(feedback.reward.double(), 1.0)  # (B, 1)
         last = context.time if isinstance(context.time, int) else int(context.time.max())
         guess = self.estimate(loss, item, p, law, last)  # (B, n_items)
         self.loss.add_(by_learner(context, guess, len(self.law)))
@@ -159,8 +159,8 @@ class Exp3Mixed(LossBased):
         return importance(loss - 1, item, p, self.n_items)  # minus the reward
 
     def renewed(self, time: int) -> Tensor:
-        gamma = self.share()
-        return (1 - gamma) * entropy_step(self.loss, gamma / self.n_items) + gamma / self.n_items
+        gamma, each = self.share(), self.share() / self.n_items
+        return entropy_step(self.loss, each).mul_(1 - gamma).add_(each)
 
 
 NO_HORIZON = (

@@ -20,8 +20,8 @@ Coupling = Literal["independent", "dartboard", "dartboard_shifted", "maximal"]
 NO_ANSWER = (
     "{who} asked for outcomes and this world does not answer. Wrap it: Budgeted(world, extra=1000)"
 )
-LEAST_LOG = -700.0
-"""The least log weight relative to the largest: above the smallest double."""
+LEAST = 1e-300
+"""The least probability: above the smallest double, so that it can be divided by."""
 
 
 def tsallis_solve(loss: Tensor, eta: float | Tensor) -> Tensor:
@@ -41,8 +41,7 @@ def tsallis_solve(loss: Tensor, eta: float | Tensor) -> Tensor:
     g = (loss - loss.amin(1, keepdim=True)) * (0.5 * eta)  # (G, K)
     n = loss.shape[1]
     if n == 2:
-        p = (_between_two(g.amax(1, keepdim=True)) + g).pow(-2)
-        return p / p.sum(1, keepdim=True)
+        return _between_two(g.amax(1, keepdim=True)).add(g).pow_(-2)
     v = 1 / (1 + g)
     u: float | Tensor = 1.0
     for _ in range(4 if n <= 10 else 6):
@@ -57,23 +56,22 @@ def tsallis_solve(loss: Tensor, eta: float | Tensor) -> Tensor:
 def _between_two(g: Tensor) -> Tensor:
     """u >= 1 with u^-2 + (u + g)^-2 = 1. With h = g / 2 and w = u + h, (w^2 - h^2)^2 =
     2 (w^2 + h^2), so w^2 = h^2 + 1 + r with r = sqrt(4 h^2 + 1), and u = (w^2 - h^2) / (w + h)."""
-    h = 0.5 * g
+    h = g * 0.5
     square = h * h
-    one = (4 * square + 1).sqrt() + 1  # 1 + r
-    return one / ((square + one).sqrt() + h)
+    one = square.mul(4.0).add_(1.0).sqrt_().add_(1.0)  # 1 + r
+    return one / square.add_(one).sqrt_().add_(h)
 
 
 def entropy_step(loss: Tensor, eta: float | Tensor) -> Tensor:
     """argmin_p eta <p, loss> + sum_i p_i ln p_i over the simplex: (G, K) -> (G, K).
 
-    Hedge: exp(-eta loss), normalised. No weight is below e^-700 of the largest.
+    Hedge: exp(-eta loss), normalised. No probability is below 1e-300.
 
     >>> p = entropy_step(torch.tensor([[0.0, 1.0]]).double(), eta=1.0)
     >>> [round(x, 6) for x in p[0].tolist()]
     [0.731059, 0.268941]
     """
-    z = (loss.amin(1, keepdim=True) - loss) * eta  # (G, K), at most 0
-    return z.clamp_(min=LEAST_LOG).softmax(1)
+    return (loss * -eta).softmax(1).clamp_(min=LEAST)
 
 
 def importance(loss: Tensor, item: Tensor, propensity: Tensor, n_items: int) -> Tensor:
@@ -86,8 +84,8 @@ def importance(loss: Tensor, item: Tensor, propensity: Tensor, n_items: int) -> 
     >>> importance(torch.tensor([[0.5]]), played, p, 3).tolist()
     [[0.0, 2.0, 0.0]]
     """
-    value = (loss / propensity).nan_to_num(nan=0.0).to(torch.float64)
-    return value.new_zeros(len(item), n_items).scatter_(1, item, value)
+    value = (loss / propensity).nan_to_num_(nan=0.0).double()
+    return value.new_zeros(item.shape[0], n_items).scatter_(1, item, value)
 
 
 def asked(outcome: Tensor, weight: float) -> Tensor:
@@ -100,7 +98,7 @@ def asked(outcome: Tensor, weight: float) -> Tensor:
     >>> asked(torch.tensor([[torch.nan, 0.75]]), weight=2.0).tolist()
     [[0.0, 0.5]]
     """
-    return torch.rsub(outcome.to(torch.float64), weight, alpha=weight).nan_to_num_(nan=0.0)
+    return torch.rsub(outcome.double(), weight, alpha=weight).nan_to_num_(nan=0.0)
 
 
 def couple_dartboard(p_next: Tensor, item: Tensor, estimate: Tensor, eta: float | Tensor) -> Tensor:
@@ -115,7 +113,7 @@ def couple_dartboard(p_next: Tensor, item: Tensor, estimate: Tensor, eta: float 
     >>> couple_dartboard(p_next, torch.tensor([[0]]), torch.zeros(1, 2), eta=1.0).tolist()
     [[1.0, 0.0]]
     """
-    keep = (estimate.gather(1, item) * -eta).exp()  # (G, 1)
+    keep = estimate.gather(1, item).mul_(-eta).exp_()  # (G, 1)
     return _stay(p_next, item, keep)
 
 

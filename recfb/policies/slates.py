@@ -110,9 +110,10 @@ class Certain(Policy):
     """
 
     learners: int
+    _sure: Tensor | None  # ones, shaped like the last slate
 
     def bind(self, log: Log) -> Self:
-        self.learners = log.meta.learners
+        self.learners, self._sure = log.meta.learners, None
         return super().bind(log)
 
     @abstractmethod
@@ -122,7 +123,9 @@ class Certain(Policy):
     def act(self, context: Context, generator: Generator, *, k: int = 1) -> Slate:
         check_supply(context, self.n_items, k)
         top = best_of(context, self.index(context), k, self.learners)  # (B, K)
-        sure = torch.ones(top.shape, dtype=torch.float64, device=top.device)
+        sure = self._sure
+        if sure is None or sure.shape != top.shape or sure.device != top.device:
+            self._sure = sure = torch.ones_like(top, dtype=torch.float64)
         return Slate(top, propensity=sure, p_prefix=sure, p_display=sure)
 
     def propensities(self, context: Context, item: Tensor) -> Slate:

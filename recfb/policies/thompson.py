@@ -42,15 +42,18 @@ class Thompson(OverModel):
         super().__init__(model)
 
     def act(self, context: Context, generator: Generator, *, k: int = 1) -> Slate:
+        both = getattr(self.model, "draw", None)
+        if k > 1 or both is None:
+            return self.propensities(context, self.draw(context, generator, k=k).item)
         check_supply(context, self.n_items, k)
         live = live_of(context, self.n_items)
-        whole = replace(context, candidates=None)
-        both = getattr(self.model, "draw", None)
-        if k == 1 and both is not None:
-            draw, probs = both(whole, generator, live)  # (B, n_items) each
-            return _single(self.best(context, draw, live), probs)
-        draw = self.model.sample(whole, generator)  # (B, n_items)
-        return self.propensities(context, self.best(context, draw, live, k))
+        draw, probs = both(replace(context, candidates=None), generator, live)  # (B, n_items) each
+        return _single(self.best(context, draw, live), probs)
+
+    def draw(self, context: Context, generator: Generator, *, k: int = 1) -> Slate:
+        check_supply(context, self.n_items, k)
+        draw = self.model.sample(replace(context, candidates=None), generator)  # (B, n_items)
+        return Slate(self.best(context, draw, live_of(context, self.n_items), k))
 
     def propensities(self, context: Context, item: Tensor) -> Slate:
         return _single(item, self._p_best(context) if item.shape[1] == 1 else None)

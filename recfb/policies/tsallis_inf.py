@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import sqrt
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from recfb.policies.exp3 import LossBased
@@ -44,9 +43,9 @@ class TsallisINF(LossBased):
     def estimate(self, loss: Tensor, item: Tensor, p: Tensor, law: Tensor, time: int) -> Tensor:
         if self.estimator == "iw":
             return importance(loss, item, p, self.n_items)
-        base = 0.5 * (law >= self.rate(time) ** 2).to(law.dtype)  # (B, n_items)
-        rest = importance(loss - base.gather(1, item), item, p, self.n_items)
-        return torch.where(loss.isnan(), 0.0, rest + base)
+        base = law.ge(self.rate(time) ** 2).double().mul_(0.5)  # (B, n_items)
+        rest = (loss - base.gather(1, item)) / p  # (B, 1)
+        return base.scatter_add_(1, item, rest).masked_fill_(loss.isnan(), 0.0)
 
     def renewed(self, time: int) -> Tensor:
         return tsallis_solve(self.loss, self.rate(time))

@@ -20,8 +20,8 @@ def ucb1(mean: Tensor, pulls: Tensor, rounds: Tensor, alpha: float = 1.0) -> Ten
     >>> ucb1(mean, pulls, torch.tensor([[torch.e**4]])).round(decimals=4).tolist()
     [[1.5, inf]]
     """
-    width = alpha * (2 * rounds.clamp(min=1.0).log() / pulls.clamp(min=1.0)).sqrt()
-    return torch.where(pulls > 0, mean + width, torch.inf)
+    width = rounds.clamp(min=1.0).log_().mul_(2.0) / pulls.clamp(min=1.0)
+    return width.sqrt_().mul_(alpha).add_(mean).masked_fill_(pulls == 0.0, torch.inf)
 
 
 class UCB1(Counted, Certain):

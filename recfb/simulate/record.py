@@ -97,8 +97,10 @@ class Recorder:
     def due(self, trains: bool) -> bool:
         """Whether a part is to be written before this round: 2^18 rows have come together, or 2^14
         where the round begins with a training, from which a run can go on."""
+        if self.folders is None:
+            return False
         waiting = self.rows + self._waiting - self._written
-        return self.folders is not None and waiting >= (KEPT_ROWS if trains else CHUNK_ROWS)
+        return waiting >= (KEPT_ROWS if trains else CHUNK_ROWS)
 
     def close(self) -> None:
         """Flush, and write the last part."""

@@ -29,7 +29,7 @@ from recfb.contracts import (
 from recfb.data import Log
 from recfb.errors import ConfigError
 from recfb.policies import Uniform
-from recfb.random import derive, splitmix64, stream
+from recfb.random import derive, splitmix64_run, stream
 from recfb.simulate.delays import EMPTY, Parcel, deliver, post
 from recfb.simulate.doors import check_model, check_slate, forgets
 from recfb.simulate.record import Entry, Recorder
@@ -37,6 +37,8 @@ from recfb.simulate.refit import Refit, trainer
 from recfb.simulate.saved import Unsaved, load, load_policy, pack, policy_state, save, unpack
 
 STREAMS = ("respond", "step", "act", "update")
+SEEDS = 256
+"""Rounds whose seeds are worked out at once."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Plan:
     device: str
     state: Snapshot | None
     hold: bool
+    told: bool
     folders: tuple[Path, Path] | None
 
 
@@ -94,8 +97,9 @@ def play(plan: Plan) -> Played:
     """Play all rounds of a plan."""
     loop = Loop(plan)
     start = 0 if plan.state is None else plan.state.time
-    while loop.time < start + plan.rounds:
-        loop.round()
+    with torch.no_grad() if loop.differentiates else torch.inference_mode():
+        while loop.time < start + plan.rounds:
+            loop.round()
     return loop.finish(start)
 
 
@@ -107,6 +111,7 @@ class Loop:
         self.plan = plan
         self.seed = derive(plan.seed, "replication", plan.replication)
         self.bases = {name: derive(self.seed, name) for name in STREAMS}
+        self.seeds, self.block = {name: [0] for name in STREAMS}, -1
         self.streams = {name: torch.Generator(device=plan.device) for name in STREAMS}
         cpu = torch.device(plan.device).type == "cpu"
         self.world = plan.world if cpu else deepcopy(plan.world).to(plan.device)
@@ -120,6 +125,8 @@ class Loop:
         parts = self.policy.modules()
         self.differentiates = any(getattr(part, "differentiates", False) for part in parts)
         self.fresh = True  # what the policy says is checked at the start and after every training
+        worlds = self.world.modules()
+        self.told = plan.told or any(getattr(world, "informed", False) for world in worlds)
         self.uniform = Uniform().bind(self.opening)
 
     def _start(self) -> None:
@@ -157,9 +164,12 @@ class Loop:
         return policy.to(self.plan.device)
 
     def _stream(self, name: str) -> Generator:
-        return self.streams[name].manual_seed(
-            splitmix64((self.bases[name] + self.time) & 0xFFFFFFFFFFFFFFFF)
-        )
+        block, row = divmod(self.time, SEEDS)
+        if block != self.block:
+            first = block * SEEDS
+            self.seeds = {k: splitmix64_run(v + first, SEEDS) for k, v in self.bases.items()}
+            self.block = block
+        return self.streams[name].manual_seed(self.seeds[name][row])
 
     def round(self) -> None:
         """One round, in the order that truth and log rely on."""
@@ -167,16 +177,18 @@ class Loop:
         if self.recorder.due(trains):
             self._keep(trains)
         if trains:
-            self._refit()
-        with torch.no_grad() if self.differentiates else torch.inference_mode():
-            context = self.world.observe(self.state)
-            slate = self._act(context)
-            feedback, truth = self.world.respond(self.state, slate, self._stream("respond"))
+            with torch.inference_mode(False):
+                self._refit()
+        state = self.state
+        context = self.world.observe(state)
+        slate = self._act(context)
+        feedback, truth = self.world.respond(state, slate, self._stream("respond"))
+        if self.recorder.kept:
             self.recorder.add(Entry(self.time, self.generation, context, slate, feedback, truth))
-            self._update(context, slate, feedback)
-            if self.plan.probes:
-                self._probe(context, slate, feedback, truth)
-            self.state = self.world.step(self.state, slate, truth, self._stream("step"))
+        self._update(context, slate, feedback)
+        if self.plan.probes:
+            self._probe(context, slate, feedback, truth)
+        self.state = self.world.step(state, slate, truth, self._stream("step"))
         self.time += 1
 
     def _trains(self) -> bool:
@@ -244,9 +256,9 @@ class Loop:
             self.policy.look(self.world.values(self.state))
         if self.fresh:
             check_model(self.policy, context)
-        slate = self.policy.act(context, generator, k=k)
+        told = self.told or self.fresh
+        slate = (self.policy.act if told else self.policy.draw)(context, generator, k=k)
         who = type(self.policy).__name__
-        told = self.fresh or self.recorder.kept
         check_slate(slate, len(context), k, self.world.n_items, who, context.available, told=told)
         if self.fresh and slate.probs is not None:
             check_probs(slate.probs, len(context), self.world.n_items, who)

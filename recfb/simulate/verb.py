@@ -86,7 +86,8 @@ def simulate(
         state: `state` of an earlier run to go on from. A policy that reads like the one which made
             it goes on with what that one had learned; another begins with its prior, and is
             trained on the log so far.
-        keep: "metrics" drops log and truth at the end.
+        keep: "metrics" drops log and truth at the end, and asks policies for no probabilities that
+            they would have to work out for the log; probes go without them too.
         out: a folder for the Parquet parts of log and truth, as `out/log` and `out/truth`. If the
             process is killed, the same call goes on from the last part it wrote.
         device: where to compute.
@@ -112,6 +113,7 @@ def simulate(
     together = world.vectorised and policy.vectorised
     loops, learners = (1, replications) if together else (replications, 1)
     before = _before(state, loops, policy, bool(metrics))
+    told = out is not None or keep == "log" or policy.retrained
     hold = (out is None and keep == "log") or bool(metrics) or policy.retrained
     with _workers(), _folders(
         out, world=world, policy=policy, rounds=rounds, slate=slate, replications=replications,
@@ -119,7 +121,7 @@ def simulate(
     ) as folders:  # fmt: skip
         plans = [
             Plan(world, policy, rounds, slate, learners, r, refit, probes, seed, device, before[r],
-                 hold, folders)
+                 hold, told, folders)
             for r in range(loops)
         ]  # fmt: skip
         played = list(executor.map(play, plans)) if executor else [play(plan) for plan in plans]

@@ -126,6 +126,14 @@ def check_propensity(policy: Any, log: Log) -> None:
     assert torch.allclose(one, probs[:, 0], rtol=0, atol=1e-12), "prob_of differs from probs"
 
 
+def check_draw(policy: Any, log: Log) -> None:
+    """`draw` shows what `act` shows with the same generator."""
+    policy, context = _acting(policy, log)
+    other, same = copy.deepcopy(policy), copy.deepcopy(context)
+    shown = policy.act(context, stream(3, "act")).item
+    assert torch.equal(other.draw(same, stream(3, "act")).item, shown), "draw is not act"
+
+
 def check_slates(policy: Any, log: Log) -> None:
     """Slates have distinct items, and what is logged of them agrees with `propensities`."""
     policy, context = _acting(policy, log)
@@ -237,6 +245,7 @@ POLICY = [
     check_unavailable,
     check_frequencies,
     check_propensity,
+    check_draw,
     check_slates,
     check_rows_are_requests,
     check_empty_log,

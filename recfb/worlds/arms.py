@@ -80,11 +80,15 @@ class Arms(World[ArmsState]):
 
     def answer(self, state: ArmsState, slate: Slate, outcome: Tensor) -> tuple[Feedback, Truth]:
         """What `respond` says where every arm would have paid `outcome`, (R, n_items)."""
-        reward = outcome.gather(1, slate.item)  # (R, K)
-        k = slate.item.shape[1]
-        best = state.means.amax(1) if k == 1 else state.means.topk(k, dim=1).values.sum(1)  # (R,)
-        truth = {"reward": reward, "value": state.means.gather(1, slate.item), "best": best}
-        return Feedback(reward), truth
+        item = slate.item
+        reward, value = outcome.gather(1, item), state.means.gather(1, item)  # (R, K)
+        best = self.best(state, item.shape[1])
+        return Feedback(reward), {"reward": reward, "value": value, "best": best}
+
+    def best(self, state: ArmsState, k: int) -> Tensor:
+        """The expected reward of the best slate: (R,)."""
+        means = state.means
+        return means.amax(1) if k == 1 else means.topk(k, dim=1).values.sum(1)
 
     def outcomes(self, state: ArmsState, generator: Generator) -> Tensor:
         """What every arm would have paid this round: (R, n_items) float32."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor
 
-from recfb.contracts import Feedback, Slate, Truth
+from recfb.contracts import Slate, Truth
 from recfb.data import Log
 from recfb.errors import ConfigError
 from recfb.worlds.arms import Arms, ArmsState, nobody
@@ -68,10 +68,9 @@ class Fixed(Arms):
     def outcomes(self, state: ArmsState, generator: Generator) -> Tensor:
         return super().outcomes(state, generator) if self.bernoulli else state.means.float()
 
-    def answer(self, state: ArmsState, slate: Slate, outcome: Tensor) -> tuple[Feedback, Truth]:
-        feedback, truth = super().answer(state, slate, outcome)
-        best = state.means[:, self.order[: slate.item.shape[1]]].sum(1)  # (R,)
-        return feedback, {**truth, "best": best}
+    def best(self, state: ArmsState, k: int) -> Tensor:
+        """The reward of the slate that is best over all rounds: (R,)."""
+        return state.means[:, self.order[:k]].sum(1)
 
     def step(self, state: ArmsState, slate: Slate, truth: Truth, generator: Generator) -> ArmsState:
         time = state.time + 1

@@ -75,13 +75,18 @@ class SwitchingCost(Counting):
     def respond(self, state: Beside, slate: Slate, generator: Generator) -> tuple[Feedback, Truth]:
         feedback, truth = self.world.respond(state.world, slate, generator)
         last = slate.item if state.beside is None else state.beside  # (B, K)
-        switch = (slate.item != last).any(1).to(torch.float64)  # (B,)
-        each = self.cost / slate.item.shape[1]
-        value = truth["value"].sub(switch[:, None], alpha=each)  # (B, K)
+        moved = slate.item.ne(last)  # (B, K)
+        k = moved.shape[1]
+        switch = (moved if k == 1 else moved.any(1, keepdim=True)).double()  # (B, 1)
+        value = truth["value"].sub(switch, alpha=self.cost / k)  # (B, K)
+        switch = switch.squeeze(1)  # (B,)
         cost = switch if self.cost == 1 else switch * self.cost
         if feedback.cost is not None:
             cost = cost + feedback.cost
-        return replace(feedback, cost=cost), {**truth, "value": value, "switch": switch}
+        told = Feedback(
+            feedback.reward, feedback.extra, cost, feedback.complaint, feedback.delay
+        )  # a third of the time of `replace`
+        return told, {**truth, "value": value, "switch": switch}
 
     def step(self, state: Beside, slate: Slate, truth: Truth, generator: Generator) -> Beside:
         return Beside(self.world.step(state.world, slate, truth, generator), slate.item)
@@ -156,7 +161,8 @@ class Budgeted(Counting):
         granted, used = self._grant(state.beside, slate, slate.observe)
         extra = torch.where(granted, outcome, torch.nan)  # (B, n_items)
         reward = feedback.reward if self.total is None else extra.gather(1, slate.item)  # (B, K)
-        return replace(feedback, reward=reward, extra=extra), {**truth, "used": used}
+        told = Feedback(reward, extra, feedback.cost, feedback.complaint, feedback.delay)
+        return told, {**truth, "used": used}
 
     def _grant(self, spent: Tensor, slate: Slate, wish: Tensor) -> tuple[Tensor, Tensor]:
         """What each request is given, and what it pays for that: (B, n_items), (B,)."""

@@ -102,6 +102,7 @@ class Ahead(NamedTuple):
     """L rounds that are drawn at once, since nothing that is shown changes a walk."""
 
     means: tuple[Tensor, ...]  # L times (R, n_items), expected rewards
+    best: tuple[Tensor, ...]  # L times (R,), the largest of them
     outcome: tuple[Tensor, ...]  # L times (R, n_items) float32, what each arm pays
     levels: tuple[Tensor, ...]  # (R,) each: the walk at the last starts, by depth in the tree
 
@@ -110,6 +111,7 @@ class Ahead(NamedTuple):
 class WalkState(ArmsState):
     """Expected rewards of the round, what its arms pay, and what the next ones come from."""
 
+    best: Tensor  # (R,) the largest expected reward
     outcome: Tensor  # (R, n_items) float32
     ahead: Ahead
     instance: Instance
@@ -191,6 +193,9 @@ class MultiScaleWalk(Arms):
     def outcomes(self, state: WalkState, generator: Generator) -> Tensor:  # type: ignore[override]
         return state.outcome
 
+    def best(self, state: WalkState, k: int) -> Tensor:  # type: ignore[override]
+        return state.best if k == 1 else super().best(state, k)
+
     def step(  # type: ignore[override]
         self, state: WalkState, slate: Slate, truth: Truth, generator: Generator
     ) -> WalkState:
@@ -203,7 +208,8 @@ class MultiScaleWalk(Arms):
     def _at(self, time: int, ahead: Ahead, instance: Instance, user: Tensor) -> WalkState:
         """Round `time`, from 0, which is step time + 1 of the walk."""
         row = (time + 1) % len(ahead.means)
-        return WalkState(time, ahead.means[row], user, ahead.outcome[row], ahead, instance)
+        means, best, outcome = ahead.means[row], ahead.best[row], ahead.outcome[row]
+        return WalkState(time, means, user, best, outcome, ahead, instance)
 
     def _draw(
         self, number: int, levels: tuple[Tensor, ...], instance: Instance, generator: Generator
@@ -219,12 +225,10 @@ class MultiScaleWalk(Arms):
         steps = sigma * z[:, :, 0]  # (L, R)
         first = levels[depth - 1] + steps[0] if number else torch.zeros_like(sigma)  # (R,)
         reward = offset - multi_scale(first, steps)[:, :, None]  # (L, R, n_items)
-        if not self.noisy:
-            mean = reward.clamp(0, 1)
-            return Ahead(mean.unbind(), mean.float().unbind(), (*levels[:depth], first))
-        outcome = (reward + noise * z[:, :, 1:]).clamp_(0, 1).float()
-        mean = clipped_mean(reward, noise)
-        return Ahead(mean.unbind(), outcome.unbind(), (*levels[:depth], first))
+        mean = clipped_mean(reward, noise) if self.noisy else reward.clamp(0, 1)
+        pays = (reward + noise * z[:, :, 1:]).clamp_(0, 1) if self.noisy else mean
+        best = mean.amax(2).unbind()
+        return Ahead(mean.unbind(), best, pays.float().unbind(), (*levels[:depth], first))
 
 
 def length_ahead(numbers: int) -> int:

@@ -95,7 +95,7 @@ def test_o_a_fitted_classifier_is_that_of_scikit_learn_fold_by_fold() -> None:
     block = next(iter(log.parts())).record(Problems())
     item, fold = log.tensor("item"), fold_of(block.unit, 3, 0)
     pi = torch.tensor(TARGET, dtype=F).expand(600, -1)
-    drawn = sample_cdf(pi, stream(0, "classifier"))
+    drawn = sample_cdf(pi, stream(0, "classifier"))[:, 0]
     hot = torch.nn.functional.one_hot
     made = weights(log, {"t": Fixed(TARGET)}, Reward(LogisticRegression(C=0.7)))
     for k in range(3):

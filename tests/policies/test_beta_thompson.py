@@ -13,7 +13,7 @@ from torch import Tensor
 from recfb import ConfigError, Log, Meta
 from recfb.contracts import Context, Feedback, Slate
 from recfb.policies import BetaThompson
-from recfb.policies.beta_thompson import rank_probabilities
+from recfb.policies.beta_thompson import log_gamma_draw, rank_probabilities
 from recfb.random import stream
 
 F = torch.float64
@@ -162,6 +162,32 @@ def test_one_item_at_a_later_position_has_the_probability_of_that_position() -> 
     assert slate.propensity is not None
     assert torch.equal(slate.propensity, bandit.probs(context).gather(1, slate.item))
     assert not torch.equal(bandit.probs(context), bandit.probs(ask()))
+
+
+def test_one_item_at_a_later_position_is_drawn_as_often_as_it_says() -> None:
+    """By rank under one prior an item, and by its own prior where every position has one; a draw
+    of small shapes is no NaN."""
+    n = 40_000
+    for bandit in (
+        policy(alpha=[4.0, 1.0, 1.0], beta=[1.0, 1.0, 2.0]),
+        policy(alpha=[[2.0, 1.0, 1.0], [1.0, 1.0, 5.0]]),
+        policy(alpha=[1e-3, 2e-3, 1e-3], beta=[1e-3, 1e-3, 1e-3]),
+    ):
+        context = ask(n, position=torch.tensor([1, 2]).repeat(n // 2))
+        item = bandit.draw(context, stream(7)).item
+        for k in (0, 1):
+            share = torch.bincount(item[k::2, 0], minlength=3) / (n // 2)
+            assert float((share - bandit.probs(context[:2])[k]).abs().max()) < 2.0 / (n // 2) ** 0.5
+
+
+def test_a_gamma_draw_keeps_its_law_where_it_is_no_double_any_more() -> None:
+    """ln Gamma(a): of 1 and 5 as scipy has it; a ln Gamma(a) tends to -Exp(1) as a falls to 0."""
+    n = 50_000
+    for a in (0.5, 1.0, 5.0):
+        draw = log_gamma_draw(torch.full((n,), a).double(), stream(3))
+        assert stats.kstest(draw.exp().numpy(), "gamma", (a,)).pvalue > 1e-3
+    tiny = 1e-6 * log_gamma_draw(torch.full((n,), 1e-6).double(), stream(4))
+    assert stats.kstest(-tiny.numpy(), "expon").pvalue > 1e-3
 
 
 def test_unavailable_items_do_not_compete() -> None:

@@ -18,13 +18,24 @@ from recfb.contracts import Context, Feedback, Policy, Round, Slate, Solver, Tru
 from recfb.data import Log
 from recfb.errors import ConfigError, PrepareError, SupportError
 from recfb.objectives import BPR
-from recfb.policies import BetaThompson, LinUCB, Mixture, Oracle, Ranked, Switch, Uniform
+from recfb.policies import (
+    BetaThompson,
+    LinUCB,
+    Mixture,
+    Oracle,
+    Ranked,
+    Switch,
+    Thompson,
+    Uniform,
+)
 from recfb.random import derive, stream
 from recfb.samplers import Clicks
 from recfb.scorers import MF
 from recfb.simulate import Refit, Run, record, rounds, simulate
 from recfb.worlds import Arms, Delayed, Drift, OneSided, Tastes, Wrapper
+from recfb.worlds.arms import ArmsState
 from recfb.worlds.drift import Visit
+from recfb.worlds.switching import SwitchingCost
 
 COLUMNS = ["user", "item", "reward", "propensity", "time", "position", "slate", "p_prefix",
            "p_display", "known", "replication", "generation"]  # fmt: skip
@@ -651,3 +662,40 @@ def test_a_policy_that_differentiates_and_does_not_say_so_is_told() -> None:
     short.update = lambda *_: torch.zeros(2) @ torch.zeros(3)  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="size"):
         simulate(Arms([0.2, 0.8]), short, rounds=2)
+
+
+class Reads(Arms):
+    """Notes which slates came with probabilities."""
+
+    def __init__(self, means: list[float]) -> None:
+        super().__init__(means)
+        self.told: list[bool] = []
+
+    def respond(
+        self, state: ArmsState, slate: Slate, generator: Generator
+    ) -> tuple[Feedback, Truth]:
+        self.told.append(slate.probs is not None)
+        return super().respond(state, slate, generator)
+
+
+class Informed(Reads):
+    informed = True
+
+
+def test_probabilities_that_nobody_reads_are_not_worked_out() -> None:
+    """But for the first ones, which are checked, and where the world reads them; whoever is told
+    what, the same is shown."""
+    now, silent, informed = Refit(warmup=0), Reads([0.2, 0.8]), Informed([0.2, 0.8])
+    for policy in (BetaThompson(), Thompson(Linear())):
+        runs = {}
+        for keep in ("log", "metrics"):
+            for world in (silent, informed):
+                world.told.clear()
+                runs[keep, world] = simulate(
+                    SwitchingCost(world), policy, rounds=6, replications=3, refit=now,
+                    metrics=["regret"], keep=keep,
+                ).metrics  # fmt: skip
+                quiet = keep == "metrics" and world is silent
+                assert world.told == [True, *[not quiet] * 5]
+        first, *others = runs.values()
+        assert all(first.equals(other) for other in others)
