@@ -40,6 +40,7 @@ class Bootstrap(Component):
     """
 
     vectorised: ClassVar[bool] = True
+    informed: ClassVar[bool] = False
 
     n_items: int
     learners: int

@@ -52,6 +52,7 @@ class Linear(Component):
     """
 
     vectorised: ClassVar[bool] = True
+    informed: ClassVar[bool] = False
 
     n_items: int
     learners: int

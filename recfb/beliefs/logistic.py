@@ -52,6 +52,7 @@ class Logistic(Component):
     """
 
     vectorised: ClassVar[bool] = True
+    informed: ClassVar[bool] = False
 
     n_items: int
     learners: int

@@ -127,6 +127,7 @@ class NeuralLinear(Component):
     """
 
     vectorised: ClassVar[bool] = False
+    informed: ClassVar[bool] = False
 
     n_items: int
     P: Tensor  # (n_items, W + 1, W + 1)

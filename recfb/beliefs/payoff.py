@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import log as ln
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Generator, Tensor
@@ -95,6 +95,8 @@ class Payoff(Component):
     >>> model.scores(Context(torch.tensor([0]))).round(decimals=6).tolist()
     [[0.0, 0.6]]
     """
+
+    informed: ClassVar[bool] = True  # of the probability of accepting, for its weights
 
     model: Any
     n_items: int

@@ -160,8 +160,9 @@ class Policy(Component, ABC):
         return Slate(item, propensity=single, p_prefix=prefix, p_display=single, probs=probs)
 
     def draw(self, context: Context, generator: Generator, *, k: int = 1) -> Slate:
-        """What `act` shows, from the same numbers, without the probabilities that it works out for
-        the log alone: runs that keep no log ask for no more."""
+        """What `act` shows, from the same numbers. A policy that works out probabilities for the
+        log alone, and whose `update` does not read them, leaves them out here: runs that keep no
+        log, in worlds that are not `informed`, ask for no more."""
         return self.act(context, generator, k=k)
 
     def check_slate(self, probs: Tensor, k: int) -> None:
@@ -267,7 +268,7 @@ class World(Component, ABC, Generic[State]):
     n_users: int
     n_items: int
     vectorised: ClassVar[bool] = False  # True: R worlds on the rows
-    informed: ClassVar[bool] = False  # True: reads `slate.probs`
+    informed: ClassVar[bool] = True  # False: reads no probability of a slate
 
     @abstractmethod
     def start(self, generator: Generator, replications: int = 1) -> State:
@@ -293,6 +294,11 @@ class World(Component, ABC, Generic[State]):
     @abstractmethod
     def values(self, state: State) -> Tensor:
         """(B, n_items) expected reward; for oracles and probes only."""
+
+
+def informed(world: World[Any]) -> bool:
+    """Whether a world, or one inside it, may read the probabilities of a slate."""
+    return any(part.informed for part in world.modules() if isinstance(part, World))
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +330,7 @@ __all__ = [
     "World",
     "best_of",
     "check_probs",
+    "informed",
     "learner_of",
     "plackett_luce",
     "sample_cdf",

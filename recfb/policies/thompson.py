@@ -44,16 +44,23 @@ class Thompson(OverModel):
     def act(self, context: Context, generator: Generator, *, k: int = 1) -> Slate:
         both = getattr(self.model, "draw", None)
         if k > 1 or both is None:
-            return self.propensities(context, self.draw(context, generator, k=k).item)
+            return self.propensities(context, self._drawn(context, generator, k))
         check_supply(context, self.n_items, k)
         live = live_of(context, self.n_items)
         draw, probs = both(replace(context, candidates=None), generator, live)  # (B, n_items) each
         return _single(self.best(context, draw, live), probs)
 
     def draw(self, context: Context, generator: Generator, *, k: int = 1) -> Slate:
+        """With the propensities, unless the model says that it learns without: `informed` False."""
+        if getattr(self.model, "informed", True):
+            return self.act(context, generator, k=k)
+        return Slate(self._drawn(context, generator, k))
+
+    def _drawn(self, context: Context, generator: Generator, k: int) -> Tensor:
+        """The K items with the largest draws: (B, K)."""
         check_supply(context, self.n_items, k)
         draw = self.model.sample(replace(context, candidates=None), generator)  # (B, n_items)
-        return Slate(self.best(context, draw, live_of(context, self.n_items), k))
+        return self.best(context, draw, live_of(context, self.n_items), k)
 
     def propensities(self, context: Context, item: Tensor) -> Slate:
         return _single(item, self._p_best(context) if item.shape[1] == 1 else None)

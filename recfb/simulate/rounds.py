@@ -25,6 +25,7 @@ from recfb.contracts import (
     cat,
     check_probs,
     describe,
+    informed,
 )
 from recfb.data import Log
 from recfb.errors import ConfigError
@@ -125,8 +126,7 @@ class Loop:
         parts = self.policy.modules()
         self.differentiates = any(getattr(part, "differentiates", False) for part in parts)
         self.fresh = True  # what the policy says is checked at the start and after every training
-        worlds = self.world.modules()
-        self.told = plan.told or any(getattr(world, "informed", False) for world in worlds)
+        self.told = plan.told or informed(self.world)
         self.uniform = Uniform().bind(self.opening)
 
     def _start(self) -> None:

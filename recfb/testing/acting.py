@@ -10,10 +10,10 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recfb.contracts import Context, Policy, World, plackett_luce
+from recfb.contracts import Context, Feedback, Policy, World, informed, plackett_luce
 from recfb.data.log import Log
 from recfb.random import stream
-from recfb.testing.outcome import closed_form, context_of, ready, slate_for
+from recfb.testing.outcome import closed_form, context_of, ready, same, slate_for
 
 
 def _acting(policy: Policy, log: Log) -> tuple[Any, Context]:
@@ -127,11 +127,20 @@ def check_propensity(policy: Any, log: Log) -> None:
 
 
 def check_draw(policy: Any, log: Log) -> None:
-    """`draw` shows what `act` shows with the same generator."""
+    """`draw` shows what `act` shows with the same generator, and nothing is learnt from what it
+    leaves out."""
     policy, context = _acting(policy, log)
-    other, same = copy.deepcopy(policy), copy.deepcopy(context)
-    shown = policy.act(context, stream(3, "act")).item
-    assert torch.equal(other.draw(same, stream(3, "act")).item, shown), "draw is not act"
+    shown, drawn = (way(context, stream(3, "act")) for way in (policy.act, policy.draw))
+    assert torch.equal(drawn.item, shown.item), "draw is not act"
+    if type(policy).draw is Policy.draw:
+        return
+    other, reward = copy.deepcopy(policy), (shown.item % 2).float()
+    policy.update(context, shown, Feedback(reward), stream(4, "update"))
+    other.update(context, drawn, Feedback(reward), stream(4, "update"))
+    both = (one.act(context, stream(5, "act")) for one in (policy, other))
+    (item, probs), (item_, probs_) = ((slate.item, slate.probs) for slate in both)
+    alike = torch.equal(item, item_) and (probs is None or torch.equal(probs, probs_))
+    assert alike, "update reads the probabilities that draw leaves out"
 
 
 def check_slates(policy: Any, log: Log) -> None:
@@ -219,9 +228,9 @@ def check_common_random_numbers(world: World[Any], log: Log) -> None:
     other.item[1:] = (other.item[1:] + 1) % world.n_items
     _, first = world.respond(state, slate, stream(0, "respond"))
     _, second = world.respond(state, other, stream(0, "respond"))
-    rewards = first["reward"][:1], second["reward"][:1]
-    same = torch.allclose(*rewards, rtol=0, atol=0, equal_nan=True)
-    assert same, "another request's slate changed this request's response"
+    assert same([first["reward"][:1]], [second["reward"][:1]]), (
+        "another request's slate changed this request's response"
+    )
 
 
 def check_opening(world: World[Any], log: Log) -> None:
@@ -240,6 +249,21 @@ def check_values(world: World[Any], log: Log) -> None:
     assert shape == (rows, world.n_items), f"values has shape {shape}"
 
 
+def check_uninformed(world: World[Any], log: Log) -> None:
+    """A world that says it reads no probability of a slate reads none."""
+    if informed(world):
+        return
+    state = world.start(stream(0, "start"))
+    bare = replace(slate_for(world, state, 0), propensity=None)
+    share = torch.full(bare.item.shape, 1.0 / world.n_items, dtype=torch.float64)
+    probs = torch.full((len(bare), world.n_items), 1.0 / world.n_items, dtype=torch.float64)
+    full = replace(bare, propensity=share, p_prefix=share, p_display=share, probs=probs)
+    told, other = (
+        _tensors(world.respond(state, slate, stream(0, "respond"))) for slate in (bare, full)
+    )
+    assert same(told, other), "informed = False, but it reads probabilities"
+
+
 POLICY = [
     check_distribution,
     check_unavailable,
@@ -255,4 +279,5 @@ WORLD = [
     check_common_random_numbers,
     check_opening,
     check_values,
+    check_uninformed,
 ]

@@ -79,6 +79,7 @@ class Applicants(World[ApplicantsState]):
     """
 
     vectorised: ClassVar[bool] = True
+    informed: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -47,6 +47,7 @@ class Arms(World[ArmsState]):
     """
 
     vectorised: ClassVar[bool] = True
+    informed: ClassVar[bool] = False
 
     def __init__(self, means: Sequence[float], sd: float | None = None) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import ceil
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -110,8 +110,6 @@ class Audited(Counting):
     >>> world.respond(state, alike, g)[0].complaint.tolist()
     [0, 0, 0, 0]
     """
-
-    informed: ClassVar[bool] = True
 
     def __init__(
         self,

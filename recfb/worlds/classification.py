@@ -51,6 +51,7 @@ class Classification(World[ClassificationState]):
     """
 
     vectorised: ClassVar[bool] = True
+    informed: ClassVar[bool] = False
 
     x: Tensor  # (n, D + 1) float32
     pays: Tensor  # (n, K) float32

@@ -63,6 +63,7 @@ class Contextual(World[ContextualState]):
     """
 
     vectorised: ClassVar[bool] = True
+    informed: ClassVar[bool] = False
 
     def __init__(
         self,

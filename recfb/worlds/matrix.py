@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Generator, Tensor
@@ -44,6 +44,8 @@ class Matrix(World[MatrixState]):
     >>> feedback.reward.tolist(), truth["best"].tolist()
     ([[3.0], [1.0]], [3.0, 2.0])
     """
+
+    informed: ClassVar[bool] = False
 
     def __init__(
         self, rewards: Tensor | list[list[float]], clicks: ClickModel | None = None

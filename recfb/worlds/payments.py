@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -63,6 +63,8 @@ class Payments(World[PaymentsState]):
     >>> world.values(world.start(stream(0))).shape
     torch.Size([10, 12])
     """
+
+    informed: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -58,6 +58,8 @@ class SwitchingCost(Counting):
     >>> feedback.cost.tolist(), truth["switch"].tolist(), truth["value"].tolist()
     ([1.0], [1.0], [[-0.5]])
     """
+
+    informed: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -122,6 +124,8 @@ class Budgeted(Counting):
     >>> world.respond(world.step(state, asks, truth, g), asks, g)[0].extra.tolist()
     [[nan, nan]]
     """
+
+    informed: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import polars as pl
 import torch
@@ -66,6 +67,8 @@ class Tastes(World[TastesState]):
     >>> round(float(world.relevance(state).mean()), 2)
     0.17
     """
+
+    informed: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -70,6 +70,8 @@ class OneSided(Wrapper):
     [[nan], [1.0]]
     """
 
+    informed: ClassVar[bool] = False
+
     shown: Tensor  # (n_items,) bool
 
     def __init__(
@@ -115,6 +117,8 @@ class Delayed(Wrapper):
     >>> world.respond(state, shown, torch.Generator())[0].delay.tolist()
     [[3]]
     """
+
+    informed: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from recfb import Recommender
-from recfb.beliefs import Linear
+from recfb.beliefs import Linear, Logistic, Payoff
 from recfb.contracts import Context, Feedback, Policy, Round, Slate, Solver, Truth
 from recfb.data import Log
 from recfb.errors import ConfigError, PrepareError, SupportError
@@ -32,7 +32,7 @@ from recfb.random import derive, stream
 from recfb.samplers import Clicks
 from recfb.scorers import MF
 from recfb.simulate import Refit, Run, record, rounds, simulate
-from recfb.worlds import Arms, Delayed, Drift, OneSided, Tastes, Wrapper
+from recfb.worlds import Applicants, Arms, Delayed, Drift, OneSided, Tastes, Wrapper
 from recfb.worlds.arms import ArmsState
 from recfb.worlds.drift import Visit
 from recfb.worlds.switching import SwitchingCost
@@ -699,3 +699,13 @@ def test_probabilities_that_nobody_reads_are_not_worked_out() -> None:
                 assert world.told == [True, *[not quiet] * 5]
         first, *others = runs.values()
         assert all(first.equals(other) for other in others)
+
+
+def test_a_model_that_learns_from_probabilities_is_told_them() -> None:
+    """Where the model weights by them, the run that keeps no log learns what the other does."""
+    policy, now = Thompson(Payoff(Logistic(), weights="ips")), Refit(warmup=0)
+    runs = [
+        simulate(Applicants(), policy, rounds=20, refit=now, metrics=["clicks"], keep=keep)
+        for keep in ("log", "metrics")
+    ]
+    assert runs[0].metrics.equals(runs[1].metrics)
