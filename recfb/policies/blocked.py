@@ -119,7 +119,7 @@ class Blocked(Drawn):
 
     def hold(self, item: Tensor) -> None:
         """The next item is this one, (G, 1), for sure."""
-        self.held, self._inside = True, None
+        self.held = True
         self.law.zero_().scatter_(1, item, 1.0)
 
     def _first(self, context: Context, slate: Slate, feedback: Feedback) -> tuple[Slate, Feedback]:

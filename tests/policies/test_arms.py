@@ -73,6 +73,9 @@ def test_b_2_a_klucb_is_the_root_that_bisection_finds() -> None:
         )
         low, high = torch.where(kl <= budget, q, low), torch.where(kl <= budget, high, q)
     assert float((klucb(mean, budget) - low).abs().max()) < 1e-9
+    for little in (0.0, 1e-16, 1e-12):
+        upper = klucb(mean, torch.full_like(mean, little))
+        assert bool((upper >= mean).all()) and float((upper - mean).max()) < 1e-6
 
 
 def test_klucb_at_the_ends() -> None:
@@ -174,3 +177,10 @@ def test_refusals() -> None:
     ):
         with pytest.raises(ConfigError, match=match):
             make()
+
+
+def test_what_is_certain_has_a_1_for_every_item_shown() -> None:
+    policy = UCB1().bind(shape(5))
+    for rows, k in ((1, 1), (3, 1), (3, 2)):
+        slate = policy.act(Context(torch.zeros(rows).long()), stream(0), k=k)
+        assert torch.equal(slate.propensity, torch.ones(rows, k).double())

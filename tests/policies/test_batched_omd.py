@@ -470,3 +470,67 @@ def test_refusals(make: Callable[[], object], match: str) -> None:
 def test_slates_of_several_items_are_refused() -> None:
     with pytest.raises(ConfigError, match="Play it with slate=1"):
         play(Arms([0.4, 0.5, 0.6]), BatchedOMD("tsallis"), 5, 2, slate=2)
+
+
+# ---- rounds without a look
+
+
+def played(policy: Policy, rounds: int, learners: int) -> list[tuple[Tensor, ...]]:
+    """The law before each round, what was shown, and who asked for all rewards, which are fixed."""
+    seen, n = [], policy.n_items
+    for t in range(rounds):
+        law = policy.law.clone()
+        context = Context(torch.zeros(learners).long(), time=t)
+        slate = policy.act(context, stream(1, t))
+        wish = torch.zeros(learners, n) > 0 if slate.observe is None else slate.observe
+        reward = torch.rand(n, generator=stream(2, t)).expand(learners, n)
+        extra = None if slate.observe is None else reward.where(wish, torch.nan)
+        feedback = Feedback(reward.gather(1, slate.item), extra=extra)
+        policy.update(context, slate, feedback, stream(3, t))
+        seen.append((law, slate.item, wish.all(1)))
+    return seen
+
+
+def test_every_round_is_looked_at_with_the_probability_that_was_given() -> None:
+    """0.3, whatever was looked at before: 50,000 learners, 5 standard errors; 1 is always."""
+    n = 50_000
+    policy = BatchedOMD("entropy", "bernoulli_full", query=0.3).bind(shape(2, 100, n))
+    policy.reset(stream(0))
+    looks = torch.stack([asks for _, _, asks in played(policy, 6, n)]).double()  # (6, n)
+    assert float((looks.mean(1) - 0.3).abs().max()) < 5 * (0.3 * 0.7 / n) ** 0.5
+    both = (looks[1:] * looks[:-1]).mean(1)
+    assert float((both - 0.09).abs().max()) < 5 * (0.09 * 0.91 / n) ** 0.5
+    always = BatchedOMD("entropy", "bernoulli_full").bind(shape(2, 100, 3))
+    always.reset(stream(0))
+    assert all(bool(asks.all()) for _, _, asks in played(always, 6, 3))
+
+
+@pytest.mark.parametrize("coupling", ["independent", "dartboard", "maximal"])
+def test_a_round_that_nobody_looks_at_is_one_without_a_loss(coupling: Any) -> None:
+    """Skipped or worked out, the laws and the items are the same."""
+    seen = []
+    for skips in (True, False):
+        policy = BatchedOMD("entropy", "bernoulli_full", coupling=coupling, query=0.02)
+        policy = policy.bind(shape(3, 400, 4))
+        policy.reset(stream(0))
+        if not skips:
+            policy._silent = lambda time: False  # type: ignore[method-assign]
+        seen.append(played(policy, 400, 4))
+    silent = sum(not bool(asks.any()) for _, _, asks in seen[0])
+    assert 300 < silent < 400
+    for one, other in zip(*seen, strict=True):
+        assert torch.allclose(one[0], other[0], rtol=0, atol=1e-12)
+        assert torch.equal(one[1], other[1]) and torch.equal(one[2], other[2])
+    moves = sum(bool((a[1] != b[1]).any()) for a, b in pairwise(seen[0]))
+    assert moves > 300 if coupling == "independent" else moves < 60
+
+
+def test_a_policy_that_is_reset_looks_as_a_new_one() -> None:
+    new, old = (LabelEfficientDartboard(300, horizon=400).bind(shape(3, 400, 4)) for _ in "ab")
+    old.reset(stream(9))
+    played(old, 150, 4)
+    for policy in (new, old):
+        policy.reset(stream(0))
+    first, second = (played(policy, 100, 4) for policy in (new, old))
+    for one, other in zip(first, second, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))

@@ -180,6 +180,15 @@ def test_one_item_at_a_later_position_is_drawn_as_often_as_it_says() -> None:
             assert float((share - bandit.probs(context[:2])[k]).abs().max()) < 2.0 / (n // 2) ** 0.5
 
 
+def test_a_slate_begins_at_the_first_position_whatever_the_request_says() -> None:
+    bandit = policy(n_items=4, alpha=[3.0, 2.0, 1.0, 1.0])
+    plain, placed = (
+        bandit.act(context, stream(3), k=2)
+        for context in (ask(2), ask(2, position=torch.tensor([1, 3])))
+    )
+    assert torch.equal(plain.item, placed.item) and placed.item.shape == (2, 2)
+
+
 def test_a_gamma_draw_keeps_its_law_where_it_is_no_double_any_more() -> None:
     """ln Gamma(a): of 1 and 5 as scipy has it; a ln Gamma(a) tends to -Exp(1) as a falls to 0."""
     n = 50_000

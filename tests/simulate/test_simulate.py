@@ -701,11 +701,23 @@ def test_probabilities_that_nobody_reads_are_not_worked_out() -> None:
         assert all(first.equals(other) for other in others)
 
 
-def test_a_model_that_learns_from_probabilities_is_told_them() -> None:
-    """Where the model weights by them, the run that keeps no log learns what the other does."""
+def test_a_model_that_learns_from_probabilities_is_told_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the model weights by them, the run that keeps no log learns what the other does; so it
+    is where a model does not say whether it does."""
+    monkeypatch.delattr(Payoff, "informed")
     policy, now = Thompson(Payoff(Logistic(), weights="ips")), Refit(warmup=0)
     runs = [
         simulate(Applicants(), policy, rounds=20, refit=now, metrics=["clicks"], keep=keep)
         for keep in ("log", "metrics")
     ]
     assert runs[0].metrics.equals(runs[1].metrics)
+
+
+def test_no_round_has_the_numbers_of_another() -> None:
+    """Also after the 256 rounds whose seeds are worked out together."""
+    shown = simulate(Arms([0.5] * 5), Uniform(), rounds=1024, replications=8).log.tensor("item")
+    blocks = shown.view(4, 256 * 8).double()
+    alike = (blocks[:, None] == blocks[None]).double().mean(2)  # (4, 4) a fifth by chance
+    assert float(alike.fill_diagonal_(0.2).sub_(0.2).abs().max()) < 5 * (0.16 / 2048) ** 0.5

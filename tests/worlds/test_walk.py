@@ -96,6 +96,18 @@ def test_values_are_the_means_of_noisy_outcomes() -> None:
     assert sharp.tolist() == pytest.approx([0, 0.25, 1], abs=1e-12)
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+def test_the_best_is_the_largest_value(noise: float) -> None:
+    """And of slates, the sum of the two largest."""
+    world = MultiScaleWalk(3, 64, gap=0.1, sigma=0.1, noise=noise)
+    state, g = world.start(stream(0), 5), stream(1)
+    for k in (1, 2):
+        slate = Slate(torch.arange(k).expand(5, k))
+        _, truth = world.respond(state, slate, g)
+        expected = world.values(state).sort(1, descending=True).values[:, :k].sum(1)
+        assert torch.allclose(truth["best"], expected, rtol=0, atol=1e-15)
+
+
 def test_the_same_numbers_whatever_is_shown() -> None:
     world = MultiScaleWalk(3, 16, noise=0.2)
     state = world.start(stream(0), 5)
