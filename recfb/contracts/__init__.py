@@ -1,6 +1,7 @@
 """The contracts: read these first.
 
-`learning` has what learns, `acting` what acts, `evaluating` what is computed from a log.
+`learning` has what learns, `acting` what acts, `drawing` how items are drawn and ranked,
+`evaluating` what is computed from a log.
 """
 
 from recfb.contracts.acting import (
@@ -11,16 +12,18 @@ from recfb.contracts.acting import (
     Round,
     Truth,
     World,
-    best_of,
     check_probs,
     informed,
+    trained,
+)
+from recfb.contracts.describe import alter, class_path, describe, hyperparameters
+from recfb.contracts.drawing import (
+    best_of,
     learner_of,
     plackett_luce,
     sample_cdf,
-    trained,
     uniform_over,
 )
-from recfb.contracts.describe import alter, class_path, describe, hyperparameters
 from recfb.contracts.evaluating import (
     Estimates,
     Estimator,
