@@ -188,4 +188,6 @@ class Budgeted(Counting):
 
     def step(self, state: Beside, slate: Slate, truth: Truth, generator: Generator) -> Beside:
         inside = self.world.step(state.world, slate, truth, generator)
+        if slate.observe is None:  # nothing is paid for
+            return Beside(inside, state.beside)
         return Beside(inside, state.beside + truth["used"])

@@ -106,12 +106,13 @@ def test_b_3_10_4_a_budget_is_never_exceeded_and_strict_says_so() -> None:
     for t in range(200):
         wish = torch.rand(50, 4, generator=stream(1, t)) < 0.4
         item = torch.randint(4, (50, 1), generator=stream(2, t))
-        feedback, truth = world.respond(state, Slate(item, observe=wish), stream(3, t))
+        slate = Slate(item, observe=wish)
+        feedback, truth = world.respond(state, slate, stream(3, t))
         assert feedback.extra is not None
         granted = ~feedback.extra.isnan()
         assert torch.equal(granted.sum(1), truth["used"])
         assert bool((granted.any(1) == granted.eq(wish).all(1))[wish.any(1)].all())
-        state = world.step(state, Slate(item), truth, stream(4))
+        state = world.step(state, slate, truth, stream(4))
         assert int(state.beside.max()) <= 37
     assert int(state.beside.min()) > 33
     with pytest.raises(ConfigError, match=r"asks for 4 outcomes with \d of 37 left"):
