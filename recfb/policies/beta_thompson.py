@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from recfb.contracts import Context, Feedback, Policy, Slate, learner_of
 from recfb.data import Log
 from recfb.errors import ConfigError
-from recfb.policies.drawn import add_shown, by_row
+from recfb.policies.drawn import add_shown
 
 Prior = float | list[float] | list[list[float]] | Tensor
 _LEVELS = (0.5, 2.0, 5.0, 10.0, 18.0, 28.0)  # falls of a log density at which the grid is cut
@@ -215,17 +215,19 @@ class BetaThompson(Policy):
 
     def _rows(self, context: Context, ranks: int) -> Tensor:
         """Rank probabilities of each request's items: (B, R, n_items)."""
-        levels = self.successes.shape[1]
-        row = learner_of(context, len(self.successes)) * levels
-        if levels > 1 and context.position is not None:
-            row = row + context.position - 1
-        live = self._live(context)
+        row, live = self._row(context), self._live(context)
         if live is None:
             return self._ranks(ranks)[row]
         cases = torch.cat([row[:, None], live.to(row.dtype)], dim=1)  # (B, 1 + n_items)
         case, which = torch.unique(cases, dim=0, return_inverse=True)  # each learner and set once
         a, b = self.successes.flatten(0, 1)[case[:, 0]], self.failures.flatten(0, 1)[case[:, 0]]
         return self._in_blocks(a, b, case[:, 1:] > 0, ranks)[which]
+
+    def _row(self, context: Context) -> Tensor:
+        """Where each request's counts are among G * L: (B,)."""
+        levels = self.successes.shape[1]
+        row = learner_of(context, len(self.successes)) * levels
+        return row if levels == 1 or context.position is None else row + context.position - 1
 
     def _live(self, context: Context) -> Tensor | None:
         if context.candidates is not None:
@@ -263,16 +265,12 @@ class BetaThompson(Policy):
         """One draw of every item's Beta a request, ranked. With k = 1, the item at the request's
         position, where it has one."""
         self._check(k)
-        shape = torch.stack([by_row(context, self.successes), by_row(context, self.failures)])
-        place = context.position if k == 1 else None
-        if shape.shape[2] > 1 and place is not None:  # (2, B, L, n_items)
-            rows = torch.arange(len(place), device=place.device)
-            shape, place = shape[:, rows, place - 1], None
-        else:
-            shape = shape[:, :, 0]
+        row, one = self._row(context), self.successes.shape[1] == 1
+        place = context.position if k == 1 and one else None  # the rank that is shown
         last = k if place is None or not len(place) else int(place.max())
-        score = log_gamma_draw(shape, generator)  # (2, B, n_items)
-        logit = score[0] - score[1]  # of a Beta draw
+        shapes = torch.stack([x.flatten(0, 1)[row] for x in (self.successes, self.failures)])
+        win, lose = log_gamma_draw(shapes, generator)  # (B, n_items) each
+        logit = win - lose  # of a Beta draw
         live = self._live(context)
         if live is not None:
             logit.masked_fill_(~live, -torch.inf)

@@ -48,8 +48,8 @@ class Either(Mixture):
         u = torch.rand(
             (len(context), 1), generator=generator, dtype=torch.float64, device=context.user.device
         )
-        mine = self.policy.act(context, spawn(generator, "policy"), k=k).item  # (B, K)
-        other = self.control.act(context, spawn(generator, "control"), k=k).item  # (B, K)
+        mine = self.policy.draw(context, spawn(generator, "policy"), k=k).item  # (B, K)
+        other = self.control.draw(context, spawn(generator, "control"), k=k).item  # (B, K)
         return self.propensities(context, torch.where(u < self.control_share, other, mine))
 
     def propensities(self, context: Context, item: Tensor) -> Slate:

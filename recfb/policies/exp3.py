@@ -159,7 +159,8 @@ class Exp3Mixed(LossBased):
         return importance(loss - 1, item, p, self.n_items)  # minus the reward
 
     def renewed(self, time: int) -> Tensor:
-        gamma, each = self.share(), self.share() / self.n_items
+        gamma = self.share()
+        each = gamma / self.n_items
         return entropy_step(self.loss, each).mul_(1 - gamma).add_(each)
 
 

@@ -91,7 +91,7 @@ class Interleaved(Around):
         fresh = self._fresh(context)
         if fresh is None:
             return self.policy.act(context, generator, k=k)
-        mine = self.policy.act(self._rest(context), spawn(generator, "policy"), k=k).item  # (B, K)
+        mine = self.policy.draw(self._rest(context), spawn(generator, "policy"), k=k).item  # (B, K)
         draw = partial(torch.rand, generator=generator, dtype=torch.float64, device=mine.device)
         coin = draw(mine.shape) < self.share  # (B, K)
         order = arrivals_in_order(fresh, draw((len(mine), int(fresh.any(0).sum()))))  # (B, C)

@@ -71,9 +71,7 @@ class Recorder:
         return self.hold or self.folders is not None
 
     def add(self, entry: Entry) -> None:
-        """Keep one round."""
-        if not self.kept:
-            return
+        """Keep one round; where none are `kept`, nobody needs to."""
         self._entries.append(entry)
         self._waiting += entry.slate.item.numel()
         if self._waiting >= CHUNK_ROWS or len(self._entries) >= CHUNK_ROUNDS:

@@ -30,16 +30,13 @@ from recfb.contracts import (
 from recfb.data import Log
 from recfb.errors import ConfigError
 from recfb.policies import Uniform
-from recfb.random import derive, splitmix64_run, stream
+from recfb.random import derive, stream
 from recfb.simulate.delays import EMPTY, Parcel, deliver, post
 from recfb.simulate.doors import check_model, check_slate, forgets
 from recfb.simulate.record import Entry, Recorder
 from recfb.simulate.refit import Refit, trainer
 from recfb.simulate.saved import Unsaved, load, load_policy, pack, policy_state, save, unpack
-
-STREAMS = ("respond", "step", "act", "update")
-SEEDS = 256
-"""Rounds whose seeds are worked out at once."""
+from recfb.simulate.streams import Streams
 
 
 @dataclass(frozen=True)
@@ -105,15 +102,12 @@ def play(plan: Plan) -> Played:
 
 
 class Loop:
-    """The rounds of one plan. Every round re-seeds the streams of world and policy from their
-    names and the round, so a run can go on from any round and nobody's draws change another's."""
+    """The rounds of one plan; world and policy draw from `Streams`."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.seed = derive(plan.seed, "replication", plan.replication)
-        self.bases = {name: derive(self.seed, name) for name in STREAMS}
-        self.seeds, self.block = {name: [0] for name in STREAMS}, -1
-        self.streams = {name: torch.Generator(device=plan.device) for name in STREAMS}
+        self.streams = Streams(self.seed, plan.device)
         cpu = torch.device(plan.device).type == "cpu"
         self.world = plan.world if cpu else deepcopy(plan.world).to(plan.device)
         self.probes: list[Mapping[str, Tensor]] = []
@@ -164,12 +158,7 @@ class Loop:
         return policy.to(self.plan.device)
 
     def _stream(self, name: str) -> Generator:
-        block, row = divmod(self.time, SEEDS)
-        if block != self.block:
-            first = block * SEEDS
-            self.seeds = {k: splitmix64_run(v + first, SEEDS) for k, v in self.bases.items()}
-            self.block = block
-        return self.streams[name].manual_seed(self.seeds[name][row])
+        return self.streams(name, self.time)
 
     def round(self) -> None:
         """One round, in the order that truth and log rely on."""
